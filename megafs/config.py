@@ -1,0 +1,127 @@
+"""Every limit with its unit, where files live, and the vault's settings (TOML, checked). Reads no clock."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from megafs.errors import Usage
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+CHUNK_BYTES = 256 * KIB  # plaintext of a chunk written sequentially
+SMALL_CHUNK_BYTES = 64 * KIB  # of a file written at random or opened O_DIRECT; also small runs packed together
+PACK_BYTES = 16 * MIB
+MERKLE_LEAF_BYTES = 64 * KIB
+CHANGED_ROWS_PER_COMMIT = 20_000
+DIRENTS_PER_PAGE = 200
+ROWS_PER_REQUEST = 2_000  # more is marked doomed and collected in slices
+WAL_CHECKPOINT_BYTES = 64 * MIB
+CHECKPOINT_PART_BYTES = 4 * MIB
+CONTROL_LINE_BYTES = 1 * MIB
+NAME_BYTES = 255
+SYMLINK_BYTES = 4095
+XATTR_VALUE_BYTES = 65_536
+XATTR_NAME_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the owner can set for one vault on this device; written as ``vault.toml``."""
+
+    cache_bytes: int = 0  # 0: a tenth of the free disk, 20 GiB at most
+    compression: bool = True
+    commit_s: float = 1.0
+    pack_idle_s: float = 10.0  # a pack closes this long after its last byte
+    pack_age_s: float = 20.0  # or this long after its first
+    retention_s: int = 7 * 86_400  # dead packs and old checkpoints stay on hosts this long
+    dirty_bytes: int = 64 * MIB  # accepted and not yet sealed, in RAM
+    chunk_cache_bytes: int = 64 * MIB  # decrypted, in RAM
+    host_reply_s: float = 60.0
+    host_patience_s: float = 60.0  # how long sync waits for a host that stays away
+    uploads: int = 4  # packs in flight
+    entry_timeout_s: float = 3600.0  # how long the kernel may keep names and attributes
+
+    def __post_init__(self) -> None:
+        """Raises Usage for a value out of bounds."""
+        for name, low, high in BOUNDS:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise Usage(f"{name} must be between {low} and {high}, not {value}")
+
+
+BOUNDS = (
+    ("cache_bytes", 0, 1 << 60),
+    ("commit_s", 0.05, 60),
+    ("pack_idle_s", 0.05, 3600),
+    ("pack_age_s", 0.05, 3600),
+    ("retention_s", 0, 10 * 365 * 86_400),
+    ("dirty_bytes", MIB, 4 * GIB),
+    ("chunk_cache_bytes", MIB, 16 * GIB),
+    ("host_reply_s", 0.1, 3600),
+    ("host_patience_s", 0.1, 86_400),
+    ("uploads", 1, 64),
+    ("entry_timeout_s", 0, 86_400),
+)
+
+
+def settings_from(text: str) -> Settings:
+    """Parse ``vault.toml``; unknown keys and wrong types raise Usage."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Usage(f"vault.toml is not valid TOML: {error}") from error
+    known = {field.name: field.type for field in fields(Settings)}
+    for key, value in table.items():
+        if key not in known:
+            raise Usage(f"vault.toml has an unknown setting: {key}")
+        wanted = type(getattr(Settings(), key))
+        if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
+            raise Usage(f"vault.toml: {key} must be of type {wanted.__name__}")
+        if isinstance(value, bool) is not (wanted is bool):
+            raise Usage(f"vault.toml: {key} must be of type {wanted.__name__}")
+    return Settings(**table)
+
+
+def settings_text(settings: Settings) -> str:
+    """The TOML of every setting that differs from its default."""
+    lines = []
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            lines.append(f"{field.name} = {str(value).lower() if isinstance(value, bool) else value}")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultPaths:
+    """Where one vault lives on this device: ``STATE_DIR/NAME/``, mode 0700."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "vault.toml"
+
+    @property
+    def slot(self) -> Path:
+        return self.root / "slot"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index.db"
+
+    @property
+    def packs(self) -> Path:
+        return self.root / "packs"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"

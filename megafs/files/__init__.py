@@ -1,0 +1,1 @@
+"""Files: names, attributes and content as Linux means them."""

@@ -1,0 +1,1 @@
+"""The protocol adapter between pyfuse3 and files; nothing else imports pyfuse3."""

@@ -1,0 +1,1 @@
+"""The index: SQLite, encrypted, synchronous; the only package that imports apsw."""

@@ -1,0 +1,183 @@
+"""The index on disk: every table, column, unit and sentinel. This text is the reference; it is also what is executed.
+
+Replicated tables travel in changesets (commit objects) and checkpoint parts; the others belong to this device.
+Ids of replicated tables are ``device << 40 | counter`` or 16 random bytes and are never reused. Times ending in _ns are
+nanoseconds since the epoch, in _s seconds; sizes are bytes. After a crash SQLite itself restores the last commit;
+"who repairs" below says what else has to be mended, and where.
+"""
+
+VERSION = 1  # carried by every commit and checkpoint; a migration is a commit of its own, followed by a checkpoint
+
+REPLICATED = {
+    "inode": """
+        id INTEGER PRIMARY KEY,      -- inode number; 1 is the root
+        mode INTEGER NOT NULL,       -- as st_mode, type included
+        nlink INTEGER NOT NULL,      -- 0: unlinked, kept until the kernel forgets it; purged at the next mount
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        rdev INTEGER NOT NULL,       -- of device nodes, else 0
+        size INTEGER NOT NULL,       -- of a symlink: of its target
+        stored INTEGER NOT NULL,     -- bytes covered by extents (st_blocks = (stored + 511) / 512)
+        atime_ns INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        parent INTEGER NOT NULL,     -- of a directory: the directory above it (the root: 1); else 0
+        target BLOB                  -- of a symlink, else NULL
+    """,
+    "dirent": """
+        id INTEGER PRIMARY KEY,      -- also the readdir cookie; a replacing rename keeps the row
+        parent INTEGER NOT NULL,
+        name BLOB NOT NULL,          -- 1 to 255 bytes, no NUL, no slash
+        ino INTEGER NOT NULL,
+        UNIQUE (parent, name)
+    """,
+    "xattr": """
+        id INTEGER PRIMARY KEY,
+        ino INTEGER NOT NULL,
+        name BLOB NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (ino, name)
+    """,
+    "extent": """
+        id INTEGER PRIMARY KEY,
+        ino INTEGER NOT NULL,
+        start INTEGER NOT NULL,      -- first byte in the file; extents of one file never overlap, gaps are holes
+        stop INTEGER NOT NULL,       -- byte after the last
+        chunk BLOB NOT NULL,         -- chunk.id
+        skip INTEGER NOT NULL,       -- where in the chunk's plaintext the byte at start stands
+        UNIQUE (ino, start)
+    """,
+    "chunk": """
+        id BLOB PRIMARY KEY NOT NULL, -- 16 bytes: 4 of the pack's id, 12 random
+        pack INTEGER NOT NULL,       -- pack.number
+        offset INTEGER NOT NULL,     -- in the pack
+        sealed INTEGER NOT NULL,     -- bytes in the pack
+        plain INTEGER NOT NULL,      -- bytes of plaintext, 1 to 262144
+        codec INTEGER NOT NULL,      -- 0 as is, 1 zstd
+        digest BLOB NOT NULL         -- SHA-256 of the sealed bytes
+    """,
+    "pack": """
+        number INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,            -- 16 random bytes
+        epoch INTEGER NOT NULL,      -- of the keys that its chunks are sealed under
+        stored INTEGER NOT NULL,     -- bytes once closed; 0: open or closed and not yet shipped. After a crash the open
+                                     -- pack is cut behind the last chunk that the index names (store.writer)
+        root BLOB NOT NULL,          -- Merkle root over 64 KiB leaves; empty until closed
+        dead_since INTEGER NOT NULL  -- s; 0: at least one chunk row names it (or it is open). Set by the collector
+    """,
+    "copy": """
+        id INTEGER PRIMARY KEY,
+        pack INTEGER NOT NULL,
+        host BLOB NOT NULL,          -- host.id
+        shard INTEGER NOT NULL,      -- -1: the whole pack; else 0 to k+m-1
+        root BLOB NOT NULL,          -- Merkle root of what is stored there
+        UNIQUE (pack, host, shard)
+    """,
+    "host": """
+        id BLOB PRIMARY KEY NOT NULL, -- 16 random bytes
+        url TEXT NOT NULL,           -- without secrets
+        label TEXT NOT NULL UNIQUE,
+        operator TEXT NOT NULL,
+        region TEXT NOT NULL,
+        price_storage REAL NOT NULL, -- per GB and month
+        price_egress REAL NOT NULL,  -- per GB
+        limit_bytes INTEGER NOT NULL, -- 0: none
+        state TEXT NOT NULL,         -- active, draining, gone
+        append_only INTEGER NOT NULL -- 1: deletes are never sent
+    """,
+    "device": """
+        number INTEGER PRIMARY KEY,  -- 1 for the creating device
+        id BLOB NOT NULL,            -- 16 random bytes
+        public BLOB NOT NULL,        -- Ed25519 public key, 32 bytes
+        certificate BLOB NOT NULL,   -- signed by an epoch key (crypto.identity)
+        counter INTEGER NOT NULL     -- ids up to this one are used; written with every commit that used some
+    """,
+    "doomed": """
+        ino INTEGER PRIMARY KEY,     -- content from byte `start` is dead and is removed in slices (sync.collect)
+        start INTEGER NOT NULL
+    """,
+    "setting": """
+        key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', …
+        value BLOB NOT NULL
+    """,
+}
+
+INDICES = (
+    "CREATE INDEX dirent_page ON dirent (parent, id)",
+    "CREATE INDEX extent_chunk ON extent (chunk)",
+    "CREATE INDEX chunk_pack ON chunk (pack)",
+)
+
+LOCAL = {
+    # Changesets of committed transactions, in order. A row ships only after the WAL sync that followed its COMMIT
+    # returned; rows found at start were read back from the database file and count as synced once the first sync is done.
+    # Kept after shipping until the next checkpoint has used them to find the touched key ranges.
+    "outbox": """
+        n INTEGER PRIMARY KEY,
+        changeset BLOB NOT NULL,
+        pack INTEGER NOT NULL,       -- the greatest pack number that any row so far names: ships after it
+        made_s REAL NOT NULL,
+        seq INTEGER NOT NULL         -- of the commit object that holds it; 0: not yet frozen
+    """,
+    # Objects frozen for shipping (commits, heads, checkpoints, claims, boot), byte for byte; a crash repeats the same bytes.
+    "upload": """
+        n INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        ident BLOB NOT NULL,         -- what the object's name derives from (crypto.keys.object_name)
+        body BLOB NOT NULL
+    """,
+    # Which hosts have acknowledged an upload row.
+    "acknowledged": """
+        n INTEGER NOT NULL,
+        host BLOB NOT NULL,
+        PRIMARY KEY (n, host)
+    """,
+    # Pack files in the cache. A file may be sparse: what is absent or punched fails its digest and is fetched.
+    "local_pack": """
+        number INTEGER PRIMARY KEY,  -- pack.number
+        bytes INTEGER NOT NULL,      -- blocks on disk when last counted
+        state INTEGER NOT NULL,      -- 0 open, 1 closed and not yet on enough hosts, 2 shipped (evictable)
+        used_s INTEGER NOT NULL      -- last read, in whole minutes (to write seldom)
+    """,
+    # Packs that are owed to a host: wanted by placement, not yet acknowledged.
+    "owed": """
+        pack INTEGER NOT NULL,
+        host BLOB NOT NULL,
+        shard INTEGER NOT NULL,
+        since_s INTEGER NOT NULL,
+        PRIMARY KEY (pack, host, shard)
+    """,
+    # The newest head known of each device: what rollback and fork checks compare with.
+    "head": """
+        device INTEGER PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        hash BLOB NOT NULL,          -- SHA-256 of the sealed commit object
+        seen_s INTEGER NOT NULL
+    """,
+    # The newest head acknowledged by each host, so that a host that falls behind is named.
+    "host_head": """
+        host BLOB NOT NULL,
+        device INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (host, device)
+    """,
+    # Checkpoint parts as last sealed: rows of `tbl` with low <= key < high.
+    "part": """
+        id BLOB PRIMARY KEY NOT NULL, -- 16 random bytes, names the object
+        tbl TEXT NOT NULL,
+        low BLOB NOT NULL,           -- encoded key (index.parts)
+        high BLOB NOT NULL,
+        digest BLOB NOT NULL,        -- SHA-256 of the sealed part
+        bytes INTEGER NOT NULL
+    """,
+    # Chunks that lost an extent: the collector asks `extent` whether any is left.
+    "candidate": "chunk BLOB PRIMARY KEY NOT NULL",
+    # device_number, device_id, device_key, term, clean (1: unmounted in order), next_seq, …
+    "state": "key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL",
+}
+
+
+def statements() -> list[str]:
+    """The DDL of a new index, in order."""
+    tables = {**REPLICATED, **LOCAL}
+    return [f"CREATE TABLE {name} ({columns}) STRICT" for name, columns in tables.items()] + list(INDICES)

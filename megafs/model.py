@@ -1,0 +1,133 @@
+"""The words of DESIGN.md section 1 as types. Pure values, no behaviour beyond checks of themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+Ino = NewType("Ino", int)  # device << 40 | counter; the root is 1
+ChunkId = NewType("ChunkId", bytes)  # 16 bytes: 4 of the pack's id (locality in the index), 12 random
+PackId = NewType("PackId", bytes)  # 16 random bytes; what names are derived from
+PackNumber = NewType("PackNumber", int)  # device << 40 | counter; what rows refer to
+HostId = NewType("HostId", bytes)  # 16 random bytes
+DeviceId = NewType("DeviceId", bytes)  # 16 random bytes
+VaultId = NewType("VaultId", bytes)  # SHA-256 of the root public key
+
+ROOT_INO = Ino(1)
+COUNTER_BITS = 40  # ids of replicated tables: device number above, counter below
+
+
+class Kind(StrEnum):
+    """What a sealed object is; part of every context, so that none can stand in for another."""
+
+    CHUNK = "chunk"
+    DIRECTORY = "directory"  # of a pack
+    FOOTER = "footer"  # of a pack
+    PACK = "pack"
+    COMMIT = "commit"
+    CHECKPOINT = "checkpoint"
+    PART = "part"  # of a checkpoint
+    HEAD = "head"
+    CLAIM = "claim"
+    BOOT = "boot"
+    SLOT = "slot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the owner wants: ``copies`` whole packs, or ``k`` + ``m`` shards (k = 0: copies)."""
+
+    copies: int = 2
+    k: int = 0
+    m: int = 0
+
+    @property
+    def places(self) -> int:
+        """How many hosts hold a part of one pack."""
+        return self.k + self.m if self.k else self.copies
+
+    @property
+    def enough(self) -> int:
+        """On how many hosts a pack must be before a commit that names it may ship."""
+        return self.k + 1 if self.k and self.m else self.k or min(self.copies, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """A host as the index knows it. ``url`` holds no secret."""
+
+    id: HostId
+    url: str
+    label: str
+    operator: str = ""
+    region: str = ""
+    price_storage: float = 0.0  # per GB and month
+    price_egress: float = 0.0  # per GB
+    limit_bytes: int = 0  # 0: none
+    state: str = "active"  # active, draining, gone
+    append_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostState:
+    """What placement decides on: the spec and what was measured."""
+
+    spec: HostSpec
+    healthy: bool = True
+    full: bool = False
+    used_bytes: int = 0
+    free_bytes: int | None = None  # None: the host does not say
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a host says about itself; None where it does not say."""
+
+    free_bytes: int | None
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """One inode as stat(2) shows it; times in ns since the epoch, ``stored`` in bytes of content held."""
+
+    ino: Ino
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    stored: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPlace:
+    """Where a chunk lies and what it must hash to. ``offset`` and sizes in bytes within the pack."""
+
+    chunk: ChunkId
+    pack: PackNumber
+    offset: int
+    sealed_bytes: int
+    plain_bytes: int
+    codec: int  # 0 as is, 1 zstd
+    digest: bytes  # SHA-256 of the sealed chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack:
+    """A pack row. ``stored_bytes`` 0 and ``root`` empty while it is open."""
+
+    number: PackNumber
+    id: PackId
+    epoch: int
+    stored_bytes: int
+    root: bytes  # Merkle root over 64 KiB leaves of the whole pack
+    dead_since_s: int  # 0: has live chunks
+
+
+Statistics = Mapping[str, int | float | str]

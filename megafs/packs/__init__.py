@@ -1,0 +1,1 @@
+"""Packs: what travels. Layout and compression; pure."""

@@ -1,0 +1,1 @@
+"""The store: hides packs, copies and hosts behind chunks."""

@@ -1,0 +1,1 @@
+"""Between the committed index and the hosts: ship, recover, repair, collect."""
