@@ -18,6 +18,14 @@ ROWS_PER_REQUEST = 2_000  # more is marked doomed and collected in slices
 WAL_CHECKPOINT_BYTES = 64 * MIB
 CHECKPOINT_PART_BYTES = 4 * MIB
 CONTROL_LINE_BYTES = 1 * MIB
+CONTROL_CLIENTS = 16  # connections served at once; more wait
+CONTROL_REQUEST_S = 10.0  # a client that connects says within this time what it wants
+CONTROL_SEND_S = 30.0  # and takes each line of the answer within this time
+CONTROL_REPLY_S = 60.0  # how long the CLI waits for the next line; a long call shows progress far more often
+MOUNT_READY_S = 180.0  # from the start of the daemon to its first answer, a catch-up from the hosts included
+UNMOUNT_S = 300.0  # from the kernel's unmount to the end of the daemon
+LOG_BYTES = 4 * MIB  # of one log file; LOG_FILES older ones are kept
+LOG_FILES = 3
 NAME_BYTES = 255
 SYMLINK_BYTES = 4095
 XATTR_VALUE_BYTES = 65_536
@@ -90,6 +98,19 @@ def settings_text(settings: Settings) -> str:
         if value != field.default:
             lines.append(f"{field.name} = {str(value).lower() if isinstance(value, bool) else value}")
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """What one mount asks for, beyond the vault's settings."""
+
+    allow_other: bool = False
+    read_only: bool = False
+    cache_bytes: int = 0  # 0: as the settings say
+    flags: tuple[str, ...] = ()  # from MOUNT_FLAGS, handed to the kernel as they are
+
+
+MOUNT_FLAGS = ("nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "nodiratime", "sync", "dirsync")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
