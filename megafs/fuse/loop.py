@@ -1,0 +1,194 @@
+"""The loop under pyfuse3: takes requests without a trip through trio's scheduler for each one.
+
+pyfuse3 takes its ``trio`` from a global of its module (that is how its asyncio mode works); ``install`` puts a stand-in
+there. It differs from trio in two things that pyfuse3 does once per request, and passes everything else through:
+
+* ``Lock``: taking it while it is free is no checkpoint, and it is not fair. pyfuse3's reading task gives it back after
+  each request while a second one waits for it; a fair lock therefore switches tasks for every request.
+* ``lowlevel.wait_readable``: asks the fd first, then keeps asking for up to POLL_S, because whoever got an answer
+  usually has its next request ready within that time; only then does it wait in trio (two epoll_ctl, one epoll_wait, a
+  reschedule, a virtual processor that has to be woken).
+
+Two promises replace what is taken away. *Everybody runs*: after TURN_S without a wait the loop gives way for TICKS
+rounds of trio's scheduler, so other tasks, timeouts, thread results and cancellation are never more than a turn late.
+*Idle is idle*: there is no polling but directly after a request, and a pace that polling does not match (a client that
+thinks for a millisecond between requests) shrinks the polling to nothing until requests come close together again.
+
+pyfuse3 runs several tasks of ``_session_loop``: one holds the lock and waits for the fd, others wait for the lock. When
+a handler really waits (for a disk, a host) the lock is free, and the task that was woken at its release takes over.
+"""
+
+import select
+import time
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Protocol
+
+import pyfuse3
+import trio
+
+POLL_S = 60e-6  # longer gains nothing: a reply, the client's return and its next request take 5 to 40 µs here
+POLL_LEAST_S = 8e-6  # below that one poll(2) is all there is time for
+THINKING_S = 300e-6  # a wait this long cannot be bridged by polling
+TURN_S = 0.003  # how long others wait at most; three rounds cost about 50 µs, so under 2% of it
+TICKS = 3  # rounds until a thread's result has reached the task that waits for it: queue, task, its successor
+
+
+class Poll(Protocol):
+    """``select.poll`` as far as it is used here."""
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        """Watch ``fd``."""
+
+    def poll(self, timeout: float, /) -> list[tuple[int, int]]:
+        """What is ready; non-empty too when the fd was hung up: reading then tells."""
+
+
+class Done:
+    """An awaitable that is done already: no coroutine, no checkpoint."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]  # any iterator will do, and this one is the cheapest
+
+
+DONE = Done()
+
+
+class Pace:
+    """How long to poll and when to give way; the one mutable state of the loop, owned by the trio thread."""
+
+    __slots__ = ("_clock", "_fd", "_poll", "_polls", "poll_s", "turn_began_s", "waits")
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, polls: Callable[[], Poll] = select.poll) -> None:
+        self._clock = clock
+        self._polls = polls
+        self._fd = -1
+        self._poll = polls()
+        self.poll_s = POLL_S
+        self.turn_began_s = clock()
+        self.waits = 0  # real ones, for tests and the curious
+
+    def turn_is_over(self) -> bool:
+        return self._clock() - self.turn_began_s >= TURN_S
+
+    async def give_way(self) -> None:
+        """Let every other task run; a cancellation arrives here."""
+        for _ in range(TICKS):
+            await trio.lowlevel.checkpoint()
+        self.turn_began_s = self._clock()
+
+    def readable(self, fd: int) -> bool:
+        """Is there a request now, or within ``poll_s``?"""
+        if fd != self._fd:
+            self._fd, self._poll = fd, self._polls()
+            self._poll.register(fd, select.POLLIN)
+        poll = self._poll.poll
+        if poll(0):
+            return True
+        if not self.poll_s:
+            return False
+        clock = self._clock
+        stop_s = clock() + self.poll_s
+        while clock() < stop_s:
+            if poll(0):
+                return True
+        return False
+
+    async def wait(self, fd: int) -> None:
+        """Wait in trio, and learn from how long it took."""
+        began_s = self._clock()
+        self.waits += 1
+        await trio.lowlevel.wait_readable(fd)
+        now_s = self._clock()
+        if now_s - began_s < THINKING_S:
+            self.poll_s = min(POLL_S, max(2 * self.poll_s, POLL_LEAST_S))
+        else:
+            self.poll_s = self.poll_s / 2 if self.poll_s > POLL_LEAST_S else 0.0
+        self.turn_began_s = now_s
+
+
+class Lock:
+    """An unfair lock whose free path is no checkpoint.
+
+    ``__aexit__`` wakes the longest waiter but leaves the lock free: if the task that released it comes back before
+    it waits for anything, it takes the lock again and the other goes back to sleep.
+    """
+
+    __slots__ = ("_held", "_lot", "_pace")
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._held = False
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def __aenter__(self) -> Awaitable[None]:
+        if self._held or self._pace.turn_is_over():
+            return self._acquire()
+        self._held = True
+        return DONE
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Awaitable[None]:
+        self._release()
+        return DONE
+
+    async def _acquire(self) -> None:
+        while self._held:
+            await self._lot.park()
+        self._held = True
+        if not self._pace.turn_is_over():
+            return
+        # Gives way with the lock held: otherwise the next waiter would begin a turn of its own before the other
+        # tasks ran. And before pyfuse3 looks whether the session has ended, so that an end during it is seen.
+        passed = False
+        try:
+            await self._pace.give_way()
+            passed = True
+        finally:
+            if not passed:
+                self._release()
+
+    def _release(self) -> None:
+        self._held = False
+        if self._lot:
+            self._lot.unpark()
+
+
+class Lowlevel:
+    """``trio.lowlevel`` with another ``wait_readable``."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    def wait_readable(self, fd: int) -> Awaitable[None]:
+        return DONE if self._pace.readable(fd) else self._pace.wait(fd)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(trio.lowlevel, name)
+
+
+class Trio:
+    """What pyfuse3 takes for ``trio``."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self.lowlevel = Lowlevel(pace)
+
+    def Lock(self) -> Lock:  # trio's name
+        return Lock(self._pace)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(trio, name)
+
+
+def install(*, enabled: bool = True) -> None:
+    """Before ``pyfuse3.init``: the mounts that follow use this loop, or with ``enabled=False`` trio's own."""
+    pyfuse3.trio = Trio(Pace()) if enabled else trio  # type: ignore[attr-defined]
+
+
+def uninstall() -> None:
+    """Back to trio's own, for mounts that follow."""
+    install(enabled=False)
