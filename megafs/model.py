@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Ino = NewType("Ino", int)  # device << 40 | counter; the root is 1
 ChunkId = NewType("ChunkId", bytes)  # 16 bytes: 4 of the pack's id (locality in the index), 12 random
@@ -12,6 +12,7 @@ PackNumber = NewType("PackNumber", int)  # device << 40 | counter; what rows ref
 HostId = NewType("HostId", bytes)  # 16 random bytes
 DeviceId = NewType("DeviceId", bytes)  # 16 random bytes
 VaultId = NewType("VaultId", bytes)  # SHA-256 of the root public key
+Bytes = bytes | bytearray | memoryview  # read only; a memoryview spares a copy
 
 ROOT_INO = Ino(1)
 COUNTER_BITS = 40  # ids of replicated tables: device number above, counter below
@@ -88,9 +89,11 @@ class Usage:
     used_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
-    """One inode as stat(2) shows it; times in ns since the epoch, ``stored`` in bytes of content held."""
+class Attributes(NamedTuple):
+    """One inode as stat(2) shows it; times in ns since the epoch, ``stored`` in bytes of content held.
+
+    A tuple, because every request makes one or more: 0.3 µs from a row, a frozen dataclass takes 3.
+    """
 
     ino: Ino
     mode: int
@@ -105,8 +108,7 @@ class Attributes:
     ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkPlace:
+class ChunkPlace(NamedTuple):
     """Where a chunk lies and what it must hash to. ``offset`` and sizes in bytes within the pack."""
 
     chunk: ChunkId

@@ -92,9 +92,13 @@ REPLICATED = {
         certificate BLOB NOT NULL,   -- signed by an epoch key (crypto.identity)
         counter INTEGER NOT NULL     -- ids up to this one are used; written with every commit that used some
     """,
+    # Extents too many to remove in one request: those of `ino` that begin at or after `start` and whose id is at most
+    # `before` are dead. Readers skip them; the collector removes them in slices, then the row.
     "doomed": """
-        ino INTEGER PRIMARY KEY,     -- content from byte `start` is dead and is removed in slices (sync.collect)
-        start INTEGER NOT NULL
+        id INTEGER PRIMARY KEY,
+        ino INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        before INTEGER NOT NULL
     """,
     "setting": """
         key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', …

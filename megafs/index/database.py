@@ -1,0 +1,215 @@
+"""The one connection to the index: opens it, commits with its own log, syncs and checkpoints the WAL.
+
+A transaction is always open; everything between two commits is atomic. ``commit`` takes the changeset of the
+replicated tables, puts it into ``outbox`` inside the same transaction and begins the next one. It does not make
+anything durable: that is ``sync_wal``, which blocks and belongs in a thread. All methods but those named
+"thread" run on the trio thread and never wait for a disk write other than into the page cache.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from megafs.config import WAL_CHECKPOINT_BYTES
+from megafs.errors import Corrupt, NoSpace
+from megafs.index.schema import REPLICATED, VERSION, statements
+from megafs.model import COUNTER_BITS
+
+PAGE_CACHE_KIB = 65_536
+OPENED = "PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{}; PRAGMA busy_timeout=10000"
+
+
+def connect(path: Path, key: bytes, cache_kib: int, *, create: bool = False) -> apsw.Connection:
+    """An encrypted connection. A wrong key and a damaged file look the same: Corrupt."""
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    try:
+        connection = apsw.Connection(str(path), flags=flags, statementcachesize=200)
+        connection.pragma("cipher", "aegis")
+        connection.pragma("hexkey", key.hex())
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("wal_autocheckpoint", 0)
+        connection.execute(OPENED.format(cache_kib))
+        connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - reads, so that a wrong key shows here
+    except (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError) as error:
+        raise Corrupt(f"the index cannot be opened: {error}") from error
+    return connection
+
+
+class Database:
+    """Owner of the connection, the session, the id counter and the WAL."""
+
+    def __init__(self, path: Path, key: bytes, *, create: bool = False) -> None:
+        """Open ``path`` (or make it). Raises Corrupt."""
+        self.path, self._key = path, key
+        self.connection = connect(path, key, PAGE_CACHE_KIB, create=create)
+        if create:
+            with self.connection:
+                for statement in statements():
+                    self.connection.execute(statement)
+                self.connection.pragma("user_version", VERSION)
+        version = self.connection.pragma("user_version")
+        if version != VERSION:
+            raise Corrupt(f"the index has schema {version}, this program reads {VERSION}")
+        self.device = 0  # number of this device; 0 until adopt()
+        self._counter = self._counter_written = 0
+        self._changes_at_commit = 0
+        self._side: apsw.Connection | None = None
+        self._side_lock = threading.Lock()
+        self.commits = 0
+        self._wal_fd = -1
+        self._session: apsw.Session
+        self._begin()
+
+    def adopt(self, device: int) -> None:
+        """Hand out ids of this device from now on."""
+        self.device = device
+        row = self.connection.execute("SELECT counter FROM device WHERE number = ?", (device,)).get
+        self._counter = self._counter_written = int(row or 0)
+
+    def new_id(self) -> int:
+        """The next ``device << 40 | counter``; never handed out again, also after a crash (its rows are gone too)."""
+        assert self.device, "ids are handed out only after adopt()"
+        self._counter += 1
+        return self.device << COUNTER_BITS | self._counter
+
+    def _begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._session = apsw.Session(self.connection, "main")
+        for table in REPLICATED:
+            self._session.attach(table)
+        self._changes_at_commit = self.connection.total_changes()
+
+    @property
+    def changed_rows(self) -> int:
+        """Rows changed since the last commit."""
+        return self.connection.total_changes() - self._changes_at_commit
+
+    def commit(self, newest_pack: int) -> int:
+        """End the transaction with its log and begin the next. ``newest_pack`` is the greatest pack number that a
+        row may name. Returns the newest outbox number (0: nothing replicated was ever logged). Raises NoSpace."""
+        connection = self.connection
+        if self._counter != self._counter_written:
+            connection.execute("UPDATE device SET counter = ? WHERE number = ?", (self._counter, self.device))
+        changeset = self._session.changeset()
+        logged = 0
+        try:
+            if changeset:
+                connection.execute(
+                    "INSERT INTO outbox (changeset, pack, made_s, seq) VALUES (?, ?, ?, 0)",
+                    (changeset, newest_pack, time.time()),
+                )
+                logged = connection.last_insert_rowid()
+            newest = connection.execute("SELECT max(n) FROM outbox").get
+            connection.execute("COMMIT")
+        except (apsw.FullError, apsw.IOError) as error:
+            if connection.in_transaction:  # the session goes on; the row is made anew by the next attempt
+                connection.execute("DELETE FROM outbox WHERE n = ?", (logged,))
+                raise NoSpace("the disk of the state directory is full") from error
+            raise Corrupt("the index lost its open transaction: the disk of the state directory failed") from error
+        self._session.close()
+        self._counter_written = self._counter
+        self.commits += 1
+        self.restart_wal_if_possible()
+        self._begin()
+        return int(newest or 0)
+
+    def rollback(self) -> None:
+        """Forget the open transaction."""
+        self._session.close()
+        self.connection.execute("ROLLBACK")
+        self._counter = self._counter_written
+        self._begin()
+
+    @contextmanager
+    def unlogged(self) -> Iterator[apsw.Connection]:
+        """For applying what came from hosts: the changes inside are not logged as this device's own."""
+        self._session.enabled = False
+        try:
+            yield self.connection
+        finally:
+            self._session.enabled = True
+
+    def sync_wal(self) -> None:
+        """Thread. Make every COMMIT that has returned durable. The WAL may be opened beside SQLite, the database and
+        the -shm file may not: closing such a descriptor drops SQLite's POSIX locks."""
+        if self._wal_fd < 0:
+            self._wal_fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        os.fdatasync(self._wal_fd)
+
+    def wal_bytes(self) -> int:
+        """Size of the WAL file."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def checkpoint_wal(self) -> None:
+        """Thread. Copy the bulk of the WAL into the database (PASSIVE, on the side connection)."""
+        with self.side() as connection:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def restart_wal_if_possible(self) -> None:
+        """Directly after a COMMIT: copy the remainder, so that the next statement starts the WAL from its beginning.
+        Only worth it when the bulk was copied just before, else it would block for the whole WAL."""
+        if self._bulk_copied:
+            self._bulk_copied = False
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    _bulk_copied = False
+
+    def wal_is_long(self) -> bool:
+        """Whether checkpoint_wal is due."""
+        return self.wal_bytes() > WAL_CHECKPOINT_BYTES
+
+    def note_bulk_copied(self) -> None:
+        """checkpoint_wal has returned: the next commit restarts the WAL."""
+        self._bulk_copied = True
+
+    @contextmanager
+    def side(self) -> Iterator[apsw.Connection]:
+        """Thread. The second connection, outside any transaction; one user at a time (opening costs 40 ms, so it is kept)."""
+        with self._side_lock:
+            if self._side is None:
+                self._side = connect(self.path, self._key, 8192)
+            yield self._side
+
+    @contextmanager
+    def snapshot(self) -> Iterator[apsw.Connection]:
+        """Thread. A consistent read-only view of the last commit; keep it short, it holds the WAL back."""
+        with self.side() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    def state(self, key: str) -> bytes | None:
+        """A value of this device."""
+        value = self.connection.execute("SELECT value FROM state WHERE key = ?", (key,)).get
+        assert value is None or isinstance(value, bytes)
+        return value
+
+    def set_state(self, key: str, value: bytes) -> None:
+        """Keep a value of this device; durable with the next commit."""
+        self.connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+
+    def close(self) -> None:
+        """Commit nothing; end. The open transaction must be empty or is dropped."""
+        self._session.close()
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        if self._side is not None:
+            self._side.close()
+        if self._wal_fd >= 0:
+            os.close(self._wal_fd)
+        self.connection.close()

@@ -1,0 +1,159 @@
+"""Statements on inode, dirent and xattr. Each method is one or a few prepared statements; meaning is in files/.
+
+Rows come back as model values. Nothing here decides whether Linux would allow a change.
+"""
+
+from collections.abc import Iterator
+
+from megafs.config import DIRENTS_PER_PAGE
+from megafs.index.database import Database
+from megafs.model import Attributes, Ino
+
+ATTRIBUTES = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
+JOINED = ", ".join(f"i.{column}" for column in ATTRIBUTES.split(", "))
+
+
+class Inodes:
+    """The name space as rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._new_id = database.new_id
+        self._execute = database.connection.cursor().execute
+        self._connection = database.connection
+
+    def get(self, ino: Ino) -> Attributes | None:
+        """The inode's attributes, or None."""
+        row = self._execute(f"SELECT {ATTRIBUTES} FROM inode WHERE id = ?", (ino,)).get
+        return Attributes._make(row) if row is not None else None
+
+    def insert(
+        self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Ino, target: bytes | None
+    ) -> Attributes:
+        """A new inode with one link (two for a directory). ``parent`` only for directories, else 0."""
+        ino = Ino(self._new_id())
+        row = Attributes(
+            ino, mode, 2 if parent else 1, uid, gid, rdev, len(target) if target else 0, 0, now_ns, now_ns, now_ns
+        )
+        self._execute("INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, parent, target))
+        return row
+
+    def insert_root(self, mode: int, uid: int, gid: int, now_ns: int) -> None:
+        """Inode 1, its own parent."""
+        self._execute(
+            "INSERT INTO inode VALUES (1, ?, 2, ?, ?, 0, 0, 0, ?, ?, ?, 1, NULL)",
+            (mode, uid, gid, now_ns, now_ns, now_ns),
+        )
+
+    def update(self, new: Attributes) -> None:
+        """Write back every attribute of the row (but ``stored``, which belongs to the extents)."""
+        self._execute(
+            "UPDATE inode SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, size = ?7, atime_ns = ?8, "
+            "mtime_ns = ?9, ctime_ns = ?10 WHERE id = ?1",
+            (
+                new.ino,
+                new.mode,
+                new.nlink,
+                new.uid,
+                new.gid,
+                new.rdev,
+                new.size,
+                new.atime_ns,
+                new.mtime_ns,
+                new.ctime_ns,
+            ),
+        )
+
+    def touch(self, ino: Ino, now_ns: int) -> None:
+        """mtime and ctime of a directory that changed."""
+        self._execute("UPDATE inode SET mtime_ns = ?2, ctime_ns = ?2 WHERE id = ?1", (ino, now_ns))
+
+    def touch_and_link(self, ino: Ino, now_ns: int, links: int) -> None:
+        """The same, with ``links`` more subdirectories (each has a '..')."""
+        self._execute(
+            "UPDATE inode SET mtime_ns = ?2, ctime_ns = ?2, nlink = nlink + ?3 WHERE id = ?1", (ino, now_ns, links)
+        )
+
+    def set_atime(self, ino: Ino, now_ns: int) -> None:
+        self._execute("UPDATE inode SET atime_ns = ?2 WHERE id = ?1", (ino, now_ns))
+
+    def grow(self, ino: Ino, size: int, stored: int) -> None:
+        """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if negative)."""
+        self._execute("UPDATE inode SET size = max(size, ?2), stored = stored + ?3 WHERE id = ?1", (ino, size, stored))
+
+    def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
+        self._execute("UPDATE inode SET nlink = ?2, ctime_ns = ?3 WHERE id = ?1", (ino, nlink, now_ns))
+
+    def delete(self, ino: Ino) -> None:
+        """The row and its xattrs; extents are the caller's."""
+        self._execute("DELETE FROM inode WHERE id = ?", (ino,))
+        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+
+    def unlinked(self) -> list[Ino]:
+        """Inodes without a name: purged at mount, when no kernel can know them any more."""
+        return [Ino(int(row[0])) for row in self._connection.execute("SELECT id FROM inode WHERE nlink = 0")]
+
+    def target(self, ino: Ino) -> bytes | None:
+        """Where a symlink points."""
+        value = self._execute("SELECT target FROM inode WHERE id = ?", (ino,)).get
+        assert value is None or isinstance(value, bytes)
+        return value
+
+    def parent(self, ino: Ino) -> Ino:
+        """The directory above a directory; 0 for anything else or nothing."""
+        return Ino(int(self._execute("SELECT parent FROM inode WHERE id = ?", (ino,)).get or 0))
+
+    def set_parent(self, ino: Ino, parent: Ino) -> None:
+        self._execute("UPDATE inode SET parent = ?2 WHERE id = ?1", (ino, parent))
+
+    def lookup(self, parent: Ino, name: bytes) -> Ino | None:
+        """The inode that a name stands for, or None."""
+        row = self._execute("SELECT ino FROM dirent WHERE parent = ? AND name = ?", (parent, name)).get
+        return Ino(int(row)) if row is not None else None
+
+    def link(self, parent: Ino, name: bytes, ino: Ino) -> None:
+        """Add a name. The caller knows that it is free."""
+        self._execute("INSERT INTO dirent VALUES (?, ?, ?, ?)", (self._new_id(), parent, name, ino))
+
+    def unlink(self, parent: Ino, name: bytes) -> None:
+        """Remove a name."""
+        self._execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
+
+    def point(self, parent: Ino, name: bytes, ino: Ino) -> None:
+        """Let an existing name stand for another inode; the row, and so the readdir cookie, stays."""
+        self._execute("UPDATE dirent SET ino = ?3 WHERE parent = ?1 AND name = ?2", (parent, name, ino))
+
+    def is_empty(self, ino: Ino) -> bool:
+        """Whether a directory has no names."""
+        return self._execute("SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (ino,)).get is None
+
+    def page(self, parent: Ino, after: int) -> list[tuple[int, bytes, Attributes]]:
+        """The next names behind cookie ``after``: (cookie, name, attributes), one join."""
+        rows = self._connection.execute(
+            f"SELECT d.id, d.name, {JOINED} FROM dirent d INDEXED BY dirent_page CROSS JOIN inode i ON i.id = d.ino "
+            "WHERE d.parent = ? AND d.id > ? ORDER BY d.id LIMIT ?",
+            (parent, after, DIRENTS_PER_PAGE),
+        )
+        return [(row[0], row[1], Attributes._make(row[2:])) for row in rows]
+
+    def totals(self) -> tuple[int, int]:
+        """(inodes with a name, bytes stored); a full scan, for status on a snapshot only."""
+        row = self._execute("SELECT count(*), coalesce(sum(stored), 0) FROM inode WHERE nlink > 0").get
+        return int(row[0]), int(row[1])
+
+    def xattr(self, ino: Ino, name: bytes) -> bytes | None:
+        value = self._execute("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).get
+        assert value is None or isinstance(value, bytes)
+        return value
+
+    def xattrs(self, ino: Ino) -> Iterator[tuple[bytes, bytes]]:
+        """All of an inode's, as (name, value)."""
+        yield from self._connection.execute("SELECT name, value FROM xattr WHERE ino = ? ORDER BY id", (ino,))
+
+    def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
+        if self.xattr(ino, name) is None:
+            self._execute("INSERT INTO xattr VALUES (?, ?, ?, ?)", (self._new_id(), ino, name, value))
+        else:
+            self._execute("UPDATE xattr SET value = ?3 WHERE ino = ?1 AND name = ?2", (ino, name, value))
+
+    def delete_xattr(self, ino: Ino, name: bytes) -> None:
+        self._execute("DELETE FROM xattr WHERE ino = ? AND name = ?", (ino, name))

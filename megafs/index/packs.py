@@ -1,0 +1,114 @@
+"""Statements on pack, copy and local_pack: what travels, where copies are, what lies in the cache."""
+
+from megafs.index.database import Database
+from megafs.model import HostId, Pack, PackId, PackNumber
+
+OPEN, CLOSED, SHIPPED = 0, 1, 2  # local_pack.state
+COLUMNS = "number, id, epoch, stored, root, dead_since"
+
+
+def _pack(row: tuple[int, bytes, int, int, bytes, int]) -> Pack:
+    number, ident, epoch, stored, root, dead_since = row
+    return Pack(
+        number=PackNumber(number),
+        id=PackId(ident),
+        epoch=epoch,
+        stored_bytes=stored,
+        root=root,
+        dead_since_s=dead_since,
+    )
+
+
+class Packs:
+    """Packs as rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._new_id = database.new_id
+        self._execute = database.connection.cursor().execute
+        self._connection = database.connection
+
+    def open(self, ident: PackId, epoch: int) -> PackNumber:
+        """A new, empty pack of this device."""
+        number = PackNumber(self._new_id())
+        self._execute("INSERT INTO pack VALUES (?, ?, ?, 0, x'', 0)", (number, ident, epoch))
+        self._execute("INSERT INTO local_pack VALUES (?, 0, ?, 0)", (number, OPEN))
+        return number
+
+    def get(self, number: PackNumber) -> Pack | None:
+        row = self._execute(f"SELECT {COLUMNS} FROM pack WHERE number = ?", (number,)).get
+        return _pack(row) if row is not None else None
+
+    def close(self, number: PackNumber, stored_bytes: int, root: bytes) -> None:
+        """The pack is complete: its length and Merkle root are final."""
+        self._execute("UPDATE pack SET stored = ?2, root = ?3 WHERE number = ?1", (number, stored_bytes, root))
+        self.set_local(number, stored_bytes, CLOSED)
+
+    def delete(self, number: PackNumber) -> None:
+        """Forget the pack and where its copies are."""
+        self._execute("DELETE FROM copy WHERE pack = ?", (number,))
+        self._execute("DELETE FROM pack WHERE number = ?", (number,))
+        self.delete_local(number)
+
+    def end(self, number: PackNumber) -> int:
+        """The byte after the last chunk that the index names; 0 for none. The open pack is cut there after a crash."""
+        return int(self._execute("SELECT max(offset + sealed) FROM chunk WHERE pack = ?", (number,)).get or 0)
+
+    def live_bytes(self, number: PackNumber) -> int:
+        """Sealed bytes of chunks that are alive."""
+        return int(self._execute("SELECT sum(sealed) FROM chunk WHERE pack = ?", (number,)).get or 0)
+
+    def is_empty(self, number: PackNumber) -> bool:
+        return self._execute("SELECT 1 FROM chunk WHERE pack = ? LIMIT 1", (number,)).get is None
+
+    def set_dead(self, number: PackNumber, since_s: int) -> None:
+        self._execute("UPDATE pack SET dead_since = ?2 WHERE number = ?1", (number, since_s))
+
+    def dead(self, before_s: int) -> list[Pack]:
+        """Packs without a live chunk since before that time."""
+        rows = self._connection.execute(
+            f"SELECT {COLUMNS} FROM pack WHERE dead_since > 0 AND dead_since <= ? ORDER BY number", (before_s,)
+        )
+        return [_pack(row) for row in rows]
+
+    def all(self) -> list[Pack]:
+        """Every pack; thousands at most for a terabyte."""
+        return [_pack(row) for row in self._connection.execute(f"SELECT {COLUMNS} FROM pack ORDER BY number")]
+
+    def newest(self) -> PackNumber:
+        """The greatest pack number of all devices' rows; 0 for none."""
+        return PackNumber(int(self._execute("SELECT max(number) FROM pack").get or 0))
+
+    def copies(self, number: PackNumber) -> list[tuple[HostId, int, bytes]]:
+        """(host, shard or -1, Merkle root) of each copy known."""
+        return list(
+            self._connection.execute("SELECT host, shard, root FROM copy WHERE pack = ? ORDER BY id", (number,))
+        )
+
+    def add_copy(self, number: PackNumber, host: HostId, shard: int, root: bytes) -> None:
+        self._execute("INSERT OR IGNORE INTO copy VALUES (?, ?, ?, ?, ?)", (self._new_id(), number, host, shard, root))
+
+    def delete_copy(self, number: PackNumber, host: HostId, shard: int) -> None:
+        self._execute("DELETE FROM copy WHERE pack = ? AND host = ? AND shard = ?", (number, host, shard))
+
+    def local(self, number: PackNumber) -> tuple[int, int, int] | None:
+        """(bytes, state, used_s) of a pack file in the cache, or None."""
+        row = self._execute("SELECT bytes, state, used_s FROM local_pack WHERE number = ?", (number,)).get
+        return row if row is None else (int(row[0]), int(row[1]), int(row[2]))
+
+    def locals(self) -> list[tuple[PackNumber, int, int, int]]:
+        """(number, bytes, state, used_s) of every pack file, least recently used first."""
+        return list(
+            self._connection.execute("SELECT number, bytes, state, used_s FROM local_pack ORDER BY used_s, number")
+        )
+
+    def set_local(self, number: PackNumber, size: int, state: int) -> None:
+        self._execute(
+            "INSERT INTO local_pack VALUES (?1, ?2, ?3, 0) ON CONFLICT (number) DO UPDATE SET bytes = ?2, state = ?3",
+            (number, size, state),
+        )
+
+    def use_local(self, number: PackNumber, used_s: int) -> None:
+        self._execute("UPDATE local_pack SET used_s = ?2 WHERE number = ?1", (number, used_s))
+
+    def delete_local(self, number: PackNumber) -> None:
+        self._execute("DELETE FROM local_pack WHERE number = ?", (number,))
