@@ -1,0 +1,1 @@
+"""Keys, sealing and signatures. The only package that imports cryptography; pure: bytes in, bytes out."""
