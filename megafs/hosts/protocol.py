@@ -5,6 +5,7 @@ so ``put`` of an existing name may be answered without sending. Errors are HostU
 HostFull, ObjectMissing; no other exception leaves a host.
 """
 
+import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -12,17 +13,24 @@ from megafs.model import Usage
 
 Bytes = bytes | bytearray | memoryview
 
+NAME = re.compile(r"[a-z2-7]{1,64}")
+OBJECT_BYTES = 64 << 20  # no object of ours is larger; a host that answers with more is not believed
+
 
 class Host(Protocol):
     """One place that stores objects."""
+
+    async def prepare(self) -> None:
+        """Make the place ready to take objects: folders, marker. Idempotent; called when a host joins a vault, never
+        later, so that a place that vanished is noticed and not silently begun anew."""
 
     async def put(self, name: str, data: Bytes) -> None:
         """Store a whole object, durably as far as the host can promise. Idempotent. A failed or cancelled put
         leaves either no object or the whole one under ``name``, never a part."""
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """The bytes ``start <= i < stop`` (to the end: None). A range past the end is cut to what is there, as HTTP does.
-        Raises ObjectMissing."""
+        """The bytes ``start <= i < stop`` (to the end: None). A range past the end is cut to what is there, as HTTP
+        does. Raises ObjectMissing."""
 
     async def head(self, name: str) -> int:
         """The object's size in bytes. Raises ObjectMissing."""
@@ -39,3 +47,15 @@ class Host(Protocol):
 
     async def aclose(self) -> None:
         """Release connections; the host is not used afterwards."""
+
+
+def checked_name(name: str) -> str:
+    """The name itself; names come from our own derivation, so a wrong one is our mistake."""
+    assert NAME.fullmatch(name), f"not an object name: {name!r}"
+    return name
+
+
+def checked_range(start: int, stop: int | None) -> None:
+    """Asserts that a range is one."""
+    assert start >= 0
+    assert stop is None or start <= stop

@@ -1,0 +1,157 @@
+"""How a host does: latency, throughput, counts, health; and the breaker that stops asking a host that is down.
+
+Answers (also "no such object", "refused", "full") show that the host lives; only HostUnreachable counts as a failure.
+After ``failures`` of them in a row each request is answered HostUnreachable at once, until the probe time passes and
+one request may find out whether the host is back; the probe time doubles while it is not.
+"""
+
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from math import ceil
+from typing import TypeVar
+
+import trio
+
+from megafs.errors import HostError, HostFull, HostUnreachable, ObjectMissing
+from megafs.hosts.protocol import Host
+from megafs.hosts.wrappers import Request, Wrapped
+from megafs.model import Statistics
+
+Result = TypeVar("Result")
+
+SMALL_BYTES = 64 << 10  # up to here the time of a request is latency; sealed chunks of random writes included
+LARGE_BYTES = 1 << 20  # from here on it is throughput
+WEIGHT = 0.2  # of a new sample in a moving average
+SAMPLES = 128  # of reads, for the p95
+
+
+class Measured(Wrapped):
+    """Measures a host and breaks the circuit. Owns its counters; everything else reads them."""
+
+    def __init__(
+        self, inner: Host, *, label: str, failures: int = 5, probe_s: float = 5.0, probe_most_s: float = 300.0
+    ) -> None:
+        super().__init__(inner)
+        self._label = label
+        self._failures_allowed = failures
+        self._probe_first_s = probe_s
+        self._probe_most_s = probe_most_s
+        self._probe_s = probe_s
+        self._closed_until = 0.0
+        self._probing = False
+        self._failures_in_a_row = 0
+        self._counts: Counter[str] = Counter()
+        self._reads: deque[float] = deque(maxlen=SAMPLES)
+        self.latency_s = 0.0  # 0: not measured yet
+        self.upload_bytes_s = 0.0
+        self.download_bytes_s = 0.0
+        self.full = False
+        self.last_error = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests go to the host at all now."""
+        return self._failures_in_a_row < self._failures_allowed
+
+    def p95_s(self) -> float:
+        """What 95 % of the last reads of less than LARGE_BYTES took at most; 0: too few reads to say."""
+        if len(self._reads) < 20:
+            return 0.0
+        ordered: list[float] = []
+        for sample in self._reads:
+            insort(ordered, sample)
+        return ordered[ceil(0.95 * len(ordered)) - 1]
+
+    def expected_s(self, count: int) -> float:
+        """How long a read of this many bytes should take; what readers compare hosts by."""
+        return self.latency_s + (count / self.download_bytes_s if self.download_bytes_s else 0.0)
+
+    def statistics(self) -> Statistics:
+        return {
+            **self._counts,
+            "healthy": int(self.healthy),
+            "full": int(self.full),
+            "latency_s": self.latency_s,
+            "p95_s": self.p95_s(),
+            "upload_bytes_s": self.upload_bytes_s,
+            "download_bytes_s": self.download_bytes_s,
+            "last_error": self.last_error,
+        }
+
+    async def around(self, request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
+        is_probe = self._admit()
+        started = trio.current_time()
+        self._counts["requests"] += request.verb != "list"  # passes once per entry
+        try:
+            result = await work()
+        except HostUnreachable as error:
+            self._failed(error)
+            raise
+        except HostError as error:
+            self._answered()
+            self._note(error)
+            raise
+        except trio.Cancelled:
+            # A read that was given up is a sample too: it takes at least this long. Else a host that is always
+            # overtaken by another one would look fast for ever.
+            if request.verb == "get":
+                self._sample(request, trio.current_time() - started, 0, is_whole=False)
+            raise
+        finally:
+            if is_probe:
+                self._probing = False
+        self._answered()
+        received = len(result) if isinstance(result, bytes) else 0
+        self._counts["sent_bytes"] += request.sent_bytes
+        self._counts["received_bytes"] += received
+        self._sample(request, trio.current_time() - started, received, is_whole=True)
+        if request.verb == "put":
+            self.full = False
+        return result
+
+    def _admit(self) -> bool:
+        """Whether this request is the probe; raises HostUnreachable while the circuit is broken."""
+        if self.healthy:
+            return False
+        if self._probing or trio.current_time() < self._closed_until:
+            self._counts["refused_at_once"] += 1
+            raise HostUnreachable(f"{self._label}: down, not asked again yet ({self.last_error})")
+        self._probing = True
+        return True
+
+    def _failed(self, error: HostUnreachable) -> None:
+        self._counts["failures"] += 1
+        self._failures_in_a_row += 1
+        self._note(error)
+        if not self.healthy:
+            self._closed_until = trio.current_time() + self._probe_s
+            self._probe_s = min(2 * self._probe_s, self._probe_most_s)
+
+    def _answered(self) -> None:
+        self._failures_in_a_row = 0
+        self._probe_s = self._probe_first_s
+
+    def _note(self, error: HostError) -> None:
+        self.full = self.full or isinstance(error, HostFull)
+        if isinstance(error, ObjectMissing):
+            self._counts["missing"] += 1
+        else:
+            self.last_error = str(error)
+
+    def _sample(self, request: Request, took_s: float, received: int, *, is_whole: bool) -> None:
+        moved = request.sent_bytes + received
+        if moved <= SMALL_BYTES and request.verb != "list" and (is_whole or took_s > self.latency_s):
+            self.latency_s = _moved_towards(self.latency_s, took_s)
+        if request.verb == "get" and moved < LARGE_BYTES:
+            self._reads.append(took_s)
+        if moved >= LARGE_BYTES:
+            rate = moved / max(took_s - self.latency_s, 1e-4)
+            if received:
+                self.download_bytes_s = _moved_towards(self.download_bytes_s, rate)
+            else:
+                self.upload_bytes_s = _moved_towards(self.upload_bytes_s, rate)
+
+
+def _moved_towards(average: float, sample: float) -> float:
+    return sample if not average else average + WEIGHT * (sample - average)

@@ -1,0 +1,1 @@
+"""Small true implementations and faults, shared by all tests."""
