@@ -128,7 +128,7 @@ LOCAL = {
         n INTEGER PRIMARY KEY,
         kind TEXT NOT NULL,
         ident BLOB NOT NULL,         -- what the object's name derives from (crypto.keys.object_name)
-        body BLOB NOT NULL
+        body BLOB NOT NULL           -- empty: dropped to save space, is fetched from a host that acknowledged it
     """,
     # Which hosts have acknowledged an upload row.
     "acknowledged": """
@@ -172,7 +172,15 @@ LOCAL = {
         low BLOB NOT NULL,           -- encoded key (index.parts)
         high BLOB NOT NULL,
         digest BLOB NOT NULL,        -- SHA-256 of the sealed part
-        bytes INTEGER NOT NULL
+        bytes INTEGER NOT NULL,      -- of the sealed part
+        rows INTEGER NOT NULL,
+        changeset_bytes INTEGER NOT NULL -- of its rows as INSERTs, before compression
+    """,
+    # Packs that died before they were shipped and were dropped. A commit object that holds a row naming such a pack must
+    # reach as far as the outbox row that removed the last such name (sync.ship), or it would name what no host has.
+    "dropped": """
+        pack INTEGER PRIMARY KEY,
+        n INTEGER NOT NULL           -- outbox.n as of which nothing names the pack
     """,
     # Chunks that lost an extent: the collector asks `extent` whether any is left.
     "candidate": "chunk BLOB PRIMARY KEY NOT NULL",

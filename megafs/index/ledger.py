@@ -1,0 +1,251 @@
+"""Statements on the tables of shipping: outbox, upload, acknowledged, owed, head, host_head, part, dropped.
+
+What is committed but not on the hosts, what is frozen and who has it, what is owed, what was seen. Rows only: what to do
+with them is decided in sync/. Everything here is local to the device and becomes durable with the next commit.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import apsw
+
+from megafs.index.packs import SHIPPED
+from megafs.index.replication import Range
+from megafs.model import HostId, Kind, PackNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """A committed changeset that is in no commit object yet."""
+
+    n: int
+    pack: PackNumber
+    made_s: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A frozen object on its way to every host. An empty ``body`` is fetched from a host that has it."""
+
+    n: int
+    kind: Kind
+    ident: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPart:
+    """A checkpoint part as last sealed."""
+
+    id: bytes
+    range: Range
+    digest: bytes
+    bytes: int
+    rows: int
+    changeset_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """A copy that the policy wants and that its host has not acknowledged."""
+
+    pack: PackNumber
+    host: HostId
+    shard: int
+    since_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHead:
+    """The newest commit known of a device."""
+
+    device: int
+    seq: int
+    hash: bytes
+    seen_s: int
+
+
+class Ledger:
+    """Shipping as rows."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._execute = connection.cursor().execute
+
+    # outbox
+
+    def waiting(self, synced_n: int) -> list[OutboxRow]:
+        """Rows not in a commit object and durable, oldest first."""
+        rows = self._connection.execute(
+            "SELECT n, pack, made_s, length(changeset) FROM outbox WHERE seq = 0 AND n <= ? ORDER BY n", (synced_n,)
+        )
+        return [OutboxRow(n=n, pack=PackNumber(pack), made_s=made_s, bytes=size) for n, pack, made_s, size in rows]
+
+    def newest_outbox(self) -> int:
+        return int(self._execute("SELECT max(n) FROM outbox").get or 0)
+
+    def changesets(self, first: int, last: int) -> list[bytes]:
+        """Changesets of outbox rows ``first`` to ``last``, both included."""
+        rows = self._connection.execute(
+            "SELECT changeset FROM outbox WHERE n BETWEEN ? AND ? ORDER BY n", (first, last)
+        )
+        return [row[0] for row in rows]
+
+    def mark_frozen(self, first: int, last: int, seq: int) -> None:
+        self._execute("UPDATE outbox SET seq = ? WHERE n BETWEEN ? AND ?", (seq, first, last))
+
+    def forget_outbox(self, last: int) -> None:
+        """Rows up to ``last`` are in a checkpoint; only frozen ones go."""
+        self._execute("DELETE FROM outbox WHERE n <= ? AND seq > 0", (last,))
+
+    def first_unshipped_pack(self) -> PackNumber | None:
+        """The smallest pack that is not on enough hosts."""
+        number = self._execute("SELECT min(number) FROM local_pack WHERE state < ?", (SHIPPED,)).get
+        return None if number is None else PackNumber(int(number))
+
+    def closed_packs(self) -> list[PackNumber]:
+        """Packs complete here and not yet on enough hosts, oldest first."""
+        return [PackNumber(row[0]) for row in self._connection.execute(
+            "SELECT number FROM local_pack WHERE state = 1 ORDER BY number"
+        )]
+
+    def unshipped_bytes(self) -> int:
+        """Bytes of packs that no host must have yet, plus changesets not in a commit object."""
+        packs = self._execute("SELECT sum(bytes) FROM local_pack WHERE state < ?", (SHIPPED,)).get or 0
+        return int(packs) + int(self._execute("SELECT sum(length(changeset)) FROM outbox WHERE seq = 0").get or 0)
+
+    # packs that died before they were shipped
+
+    def drop(self, pack: PackNumber, n: int) -> None:
+        """The pack was never shipped and is dead as of outbox row ``n``."""
+        self._execute("INSERT OR REPLACE INTO dropped VALUES (?, ?)", (pack, n))
+
+    def dropped(self) -> list[tuple[PackNumber, int]]:
+        """(pack, outbox row as of which it is dead)."""
+        return [(PackNumber(pack), n) for pack, n in self._connection.execute("SELECT pack, n FROM dropped ORDER BY pack")]
+
+    def forget_dropped(self, last: int) -> None:
+        """A commit object that ends at or after the death has been frozen."""
+        self._execute("DELETE FROM dropped WHERE n <= ?", (last,))
+
+    # upload, acknowledged
+
+    def add_upload(self, kind: Kind, ident: bytes, body: bytes) -> int:
+        self._execute("INSERT INTO upload (kind, ident, body) VALUES (?, ?, ?)", (kind.value, ident, body))
+        return self._connection.last_insert_rowid()
+
+    def next_upload(self, host: HostId, durable_n: int) -> Upload | None:
+        """The oldest upload that ``host`` has not acknowledged and that a crash cannot change."""
+        row = self._execute(
+            "SELECT n, kind, ident, body FROM upload WHERE n <= ? AND n NOT IN "
+            "(SELECT n FROM acknowledged WHERE host = ?) ORDER BY n LIMIT 1",
+            (durable_n, host),
+        ).get
+        return None if row is None else _upload(row)
+
+    def uploads(self) -> list[tuple[int, Kind, bytes]]:
+        """(n, kind, ident) of everything not yet on every host."""
+        rows = self._connection.execute("SELECT n, kind, ident FROM upload ORDER BY n")
+        return [(n, Kind(kind), ident) for n, kind, ident in rows]
+
+    def newest_upload(self) -> int:
+        return int(self._execute("SELECT max(n) FROM upload").get or 0)
+
+    def acknowledge(self, n: int, host: HostId) -> None:
+        self._execute("INSERT OR IGNORE INTO acknowledged VALUES (?, ?)", (n, host))
+
+    def acknowledged_by(self, n: int) -> set[HostId]:
+        return {HostId(row[0]) for row in self._connection.execute("SELECT host FROM acknowledged WHERE n = ?", (n,))}
+
+    def lacking(self, host: HostId, last: int) -> int:
+        """How many uploads up to ``last`` the host has not acknowledged."""
+        return int(self._execute(
+            "SELECT count(*) FROM upload WHERE n <= ? AND n NOT IN (SELECT n FROM acknowledged WHERE host = ?)",
+            (last, host),
+        ).get)
+
+    def empty_upload(self, n: int) -> None:
+        """Free the body: from now on it is fetched from a host that acknowledged it."""
+        self._execute("UPDATE upload SET body = x'' WHERE n = ?", (n,))
+
+    def forget_upload(self, n: int) -> None:
+        self._execute("DELETE FROM upload WHERE n = ?", (n,))
+        self._execute("DELETE FROM acknowledged WHERE n = ?", (n,))
+
+    # owed
+
+    def owe(self, pack: PackNumber, host: HostId, since_s: int, shard: int = -1) -> None:
+        self._execute("INSERT OR IGNORE INTO owed VALUES (?, ?, ?, ?)", (pack, host, shard, since_s))
+
+    def pay(self, pack: PackNumber, host: HostId, shard: int = -1) -> None:
+        self._execute("DELETE FROM owed WHERE pack = ? AND host = ? AND shard = ?", (pack, host, shard))
+
+    def forget_owed(self, pack: PackNumber) -> None:
+        self._execute("DELETE FROM owed WHERE pack = ?", (pack,))
+
+    def owed(self) -> list[Owed]:
+        """Everything owed, the oldest packs first."""
+        rows = self._connection.execute("SELECT pack, host, shard, since_s FROM owed ORDER BY pack, host, shard")
+        return [
+            Owed(pack=PackNumber(pack), host=HostId(host), shard=shard, since_s=since_s)
+            for pack, host, shard, since_s in rows
+        ]
+
+    # heads
+
+    def head(self, device: int) -> KnownHead | None:
+        row = self._execute("SELECT device, seq, hash, seen_s FROM head WHERE device = ?", (device,)).get
+        return None if row is None else KnownHead(device=row[0], seq=row[1], hash=row[2], seen_s=row[3])
+
+    def heads(self) -> list[KnownHead]:
+        rows = self._connection.execute("SELECT device, seq, hash, seen_s FROM head ORDER BY device")
+        return [KnownHead(device=row[0], seq=row[1], hash=row[2], seen_s=row[3]) for row in rows]
+
+    def set_head(self, head: KnownHead) -> None:
+        self._execute(
+            "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?)", (head.device, head.seq, head.hash, head.seen_s)
+        )
+
+    def host_head(self, host: HostId, device: int) -> int:
+        """The newest seq of the device that the host is known to have; 0 for none."""
+        return int(self._execute("SELECT seq FROM host_head WHERE host = ? AND device = ?", (host, device)).get or 0)
+
+    def set_host_head(self, host: HostId, device: int, seq: int) -> None:
+        self._execute(
+            "INSERT INTO host_head VALUES (?1, ?2, ?3) ON CONFLICT (host, device) DO UPDATE SET seq = max(seq, ?3)",
+            (host, device, seq),
+        )
+
+    # parts
+
+    def known_parts(self) -> list[KnownPart]:
+        rows = self._connection.execute(
+            "SELECT id, tbl, low, high, digest, bytes, rows, changeset_bytes FROM part ORDER BY tbl, low"
+        )
+        return [
+            KnownPart(
+                id=row[0],
+                range=Range(table=row[1], low=row[2], high=row[3]),
+                digest=row[4],
+                bytes=row[5],
+                rows=row[6],
+                changeset_bytes=row[7],
+            )
+            for row in rows
+        ]
+
+    def replace_parts(self, kept: Iterable[KnownPart]) -> None:
+        """From now on the newest checkpoint consists of these."""
+        self._execute("DELETE FROM part")
+        for part in kept:
+            where = part.range
+            self._execute(
+                "INSERT INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (part.id, where.table, where.low, where.high, part.digest, part.bytes, part.rows, part.changeset_bytes),
+            )
+
+
+def _upload(row: tuple[int, str, bytes, bytes]) -> Upload:
+    n, kind, ident, body = row
+    return Upload(n=n, kind=Kind(kind), ident=ident, body=body)
