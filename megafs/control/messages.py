@@ -1,0 +1,129 @@
+"""What goes over the control socket, and its spelling: one line is one message, ``{"KIND":{…}}``. Pure.
+
+Each kind is a statement in the sense of ``canonical``: exact fields, exact types, one spelling. So a client and a
+daemon of different versions refuse each other with a sentence instead of misunderstanding each other.
+"""
+
+import errno
+from dataclasses import dataclass
+from typing import Annotated
+
+from megafs import canonical, errors
+from megafs.config import CONTROL_LINE_BYTES
+from megafs.errors import Corrupt, MegaFSError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the client wants: ``call`` names a handler of the daemon."""
+
+    call: str  # status, hosts, sync
+    local: bool = False  # of sync: only until this device has it on disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a long call is. ``total_bytes`` may grow while others write."""
+
+    done_bytes: int
+    total_bytes: int
+    waiting_for: tuple[str, ...] = ()  # labels of hosts that do not answer now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReport:
+    """One host as the daemon sees it now."""
+
+    label: str
+    url: str
+    state: str  # ok, unreachable, refused, full, draining, gone
+    stored_bytes: int
+    free_bytes: Annotated[int, canonical.Between(-1, 1 << 62)] = -1  # -1: the host does not say
+    objects: int
+    newest_commit: int  # 0: none
+    latency_ms: int = 0
+    last_error: str = ""  # empty: none since the mount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Answer to ``status``: one mounted vault."""
+
+    vault: str
+    mountpoint: str
+    read_only: str = ""  # why the vault takes no writes; empty: it does
+    files: int
+    bytes: int  # of content, as the files' sizes say
+    unshipped_bytes: int
+    unshipped_commits: int
+    newest_commit: int
+    cache_bytes: int
+    cache_limit_bytes: int
+    hosts: tuple[HostReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """Answer to ``hosts``, asked of the hosts themselves."""
+
+    hosts: tuple[HostReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """Answer to ``sync``: everything accepted before the call is where it was asked to be."""
+
+    bytes: int  # shipped by this call
+    newest_commit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The call failed: an error of ``errors`` as the daemon raised it."""
+
+    kind: str  # the class
+    sentence: str
+
+
+Message = Request | Progress | Status | Hosts | Synced | Failure
+KINDS: dict[str, type[Message]] = {
+    "request": Request,
+    "progress": Progress,
+    "status": Status,
+    "hosts": Hosts,
+    "synced": Synced,
+    "failure": Failure,
+}
+NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+def line(message: Message) -> bytes:
+    """``message`` as one line, newline included."""
+    return b'{"%b":%b}\n' % (NAMES[type(message)].encode(), canonical.encode(message))
+
+
+def message(text: bytes) -> Message:
+    """The message of a line without its newline; anything else raises Corrupt."""
+    head, colon, rest = text.partition(b":")
+    name = head[2:-1].decode("ascii", "replace")
+    if not colon or name not in KINDS or head != b'{"%b"' % name.encode() or not rest.endswith(b"}"):
+        raise Corrupt("control: a line that is not a message of this version")
+    found = canonical.parse(KINDS[name], rest[:-1], limit_bytes=CONTROL_LINE_BYTES)
+    assert isinstance(found, Message)
+    return found
+
+
+def failure(error: MegaFSError) -> Failure:
+    """What to send for ``error``."""
+    return Failure(kind=type(error).__name__, sentence=str(error))
+
+
+def error_of(told: Failure) -> MegaFSError:
+    """The error that the daemon told, to be raised again on this side."""
+    if told.kind == errors.Refused.__name__:
+        codes = {name: code for code, name in errno.errorcode.items()}
+        return errors.Refused(codes.get(told.sentence, errno.EIO))
+    kind = getattr(errors, told.kind, MegaFSError)
+    if not (isinstance(kind, type) and issubclass(kind, MegaFSError)):
+        kind = MegaFSError
+    return kind(told.sentence)

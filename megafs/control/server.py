@@ -1,0 +1,134 @@
+"""The daemon's end of the control socket: accepts, checks who asks, runs one handler, streams what it yields.
+
+``async with serving(vault_directory, handlers):`` listens while the body runs. A handler is an async generator:
+Progress any number of times, then one answer. A MegaFSError that it raises goes to the client as a Failure; any other
+exception is a bug and ends the nursery, as everywhere. A client that hangs up cancels its handler.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from megafs import config
+from megafs.control.address import PEER_OPTION, SOCKET_NAME, peer, reachable
+from megafs.control.messages import Message, Progress, Request, failure, line, message
+from megafs.errors import Corrupt, MegaFSError, Usage
+
+log = logging.getLogger(__name__)
+
+
+Handler = Callable[[Request], AsyncGenerator[Message, None]]
+
+
+def listening(directory: Path) -> socket.socket:
+    """A listening socket with mode 0600 from its first moment. The caller holds the vault's lock: a socket that is
+    there already is a dead daemon's."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # bind gives the file this mode less the umask
+        with reachable(directory) as name:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            listener.bind(name)
+        listener.listen(config.CONTROL_CLIENTS)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+@asynccontextmanager
+async def serving(directory: Path, handlers: Mapping[str, Handler], users: Collection[int] = ()) -> AsyncIterator[None]:
+    """Answer on ``directory/control`` while the body runs; the socket file is gone afterwards.
+
+    Only processes of ``users`` (none given: our own user and root) are answered.
+    """
+    users = users or (0, os.geteuid())
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening(directory)))
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_accept, listener, handlers, users)
+            yield
+            nursery.cancel_scope.cancel()
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(directory / SOCKET_NAME)
+        with trio.CancelScope(shield=True):  # local: closes a descriptor
+            await listener.aclose()
+
+
+async def _accept(listener: trio.SocketListener, handlers: Mapping[str, Handler], users: Collection[int]) -> None:
+    seats = trio.Semaphore(config.CONTROL_CLIENTS)
+    async with trio.open_nursery() as nursery:
+        while True:
+            await seats.acquire()
+            stream = await listener.accept()
+            _, user = peer(stream.socket.getsockopt(*PEER_OPTION))
+            if user not in users:  # the socket's mode says the same; this still holds if somebody changes it
+                log.warning("control: refused a process of user %d", user)
+                await stream.aclose()
+                seats.release()
+                continue
+            nursery.start_soon(_serve, stream, handlers, seats)
+
+
+async def _serve(stream: trio.SocketStream, handlers: Mapping[str, Handler], seats: trio.Semaphore) -> None:
+    try:
+        async with stream:
+            try:
+                await _answer(stream, handlers)
+            except* (trio.BrokenResourceError, trio.TooSlowError):
+                log.info("control: a client went away")
+    finally:
+        seats.release()
+
+
+async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+    try:
+        with trio.fail_after(config.CONTROL_REQUEST_S):
+            asked = message(await _request_line(stream))
+        if not isinstance(asked, Request) or asked.call not in handlers:
+            raise Usage("the running daemon does not know this call: unmount and mount again after an upgrade")
+    except (Corrupt, Usage) as error:
+        await _send(stream, failure(error))
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_at_hangup, stream, nursery.cancel_scope)
+        try:
+            async with aclosing(handlers[asked.call](asked)) as answers:
+                async for told in answers:
+                    await _send(stream, told)
+                    if not isinstance(told, Progress):
+                        break
+        except MegaFSError as error:
+            await _send(stream, failure(error))
+        nursery.cancel_scope.cancel()
+
+
+async def _request_line(stream: trio.SocketStream) -> bytes:
+    """Up to and without the first newline; Corrupt if it does not come within CONTROL_LINE_BYTES or more follows."""
+    text = bytearray()
+    while len(text) <= config.CONTROL_LINE_BYTES:
+        part = await stream.receive_some(65_536)
+        if not part:
+            break
+        text += part
+        if text.endswith(b"\n"):
+            return bytes(text[:-1])
+    raise Corrupt("control: a request that is not one line")
+
+
+async def _cancel_at_hangup(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    with suppress(trio.BrokenResourceError):
+        await stream.receive_some(1)  # a client says nothing more, so this returns when it is gone
+    scope.cancel()
+
+
+async def _send(stream: trio.SocketStream, told: Message) -> None:
+    with trio.fail_after(config.CONTROL_SEND_S):
+        await stream.send_all(line(told))
