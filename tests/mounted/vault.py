@@ -1,0 +1,167 @@
+"""One vault made, mounted, killed and unmounted through the real command line, for the tests that need a mount.
+
+Everything lives below one directory: state, three host folders, the passphrase file and the mount point. The daemon
+runs in the foreground as a child of the test, so that a kill hits exactly it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+repository = Path(__file__).parents[2]
+MOUNT_S = 30.0  # opening the slot costs Argon2id, opening the index a key derivation
+UNMOUNT_S = 60.0
+HOSTS = 3
+COMPLAINTS = ("WARNING", "ERROR", "CRITICAL", "Traceback")
+
+
+class NotWorking(AssertionError):
+    """The command line did not do what was asked; the message holds what it said."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Vault:
+    """A vault named ``name``; owner of the daemon process while it is mounted."""
+
+    base: Path
+    state: Path
+    name: str = "drive"
+    options: Sequence[str] = ()
+    daemon: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    log_read: dict[Path, int] = field(default_factory=dict, init=False)
+
+    @property
+    def mountpoint(self) -> Path:
+        return self.base / "mount"
+
+    @property
+    def passphrase(self) -> Path:
+        return self.base / "passphrase"
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of one megafs subcommand."""
+        return [sys.executable, "-m", "megafs", *arguments]
+
+    def megafs(self, *arguments: str, timeout_s: float = UNMOUNT_S) -> str:
+        """Run one subcommand to its end; returns its stdout."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=repository, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if done.returncode:
+            raise NotWorking(f"megafs {' '.join(arguments)}: status {done.returncode}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def create(self) -> None:
+        """Make the vault on three local folders."""
+        self.mountpoint.mkdir()
+        self.passphrase.write_text("correct horse battery staple\n")
+        self.passphrase.chmod(0o600)
+        hosts = []
+        for number in range(HOSTS):
+            folder = self.base / f"host{number}"
+            folder.mkdir()
+            hosts += ["--host", f"file://{folder}"]
+        self.megafs("create", self.name, *hosts, *self.unlocking)
+
+    @property
+    def unlocking(self) -> list[str]:
+        """The options that every subcommand which opens the vault takes."""
+        return ["--state-dir", str(self.state), "--passphrase-file", str(self.passphrase)]
+
+    def mount(self) -> None:
+        """Start the daemon and wait until the mount answers."""
+        assert self.daemon is None, "mounted already"
+        arguments = ["mount", self.name, str(self.mountpoint), "--foreground", *self.options, *self.unlocking]
+        with (self.base / "daemon.out").open("ab") as said:
+            self.daemon = subprocess.Popen(self.command(*arguments), cwd=repository, stdout=said, stderr=said)
+        limit = time.monotonic() + MOUNT_S
+        while not os.path.ismount(self.mountpoint):
+            if self.daemon.poll() is not None or time.monotonic() > limit:
+                status, self.daemon = self.daemon.poll(), None
+                raise NotWorking(f"mount: status {status}: {self.said()}")
+            time.sleep(0.02)  # waits for another process
+
+    def said(self) -> str:
+        """The end of what the daemon wrote to its terminal and log."""
+        texts = [
+            path.read_text(errors="replace")[-4000:]
+            for path in (self.base / "daemon.out", *self.logs())
+            if path.exists()
+        ]
+        return "\n".join(texts)
+
+    def unmount(self) -> None:
+        """The ordered end: unmount, and the daemon has closed everything when this returns."""
+        daemon = self.daemon
+        assert daemon is not None, "not mounted"
+        try:
+            self.megafs("unmount", str(self.mountpoint))
+            status = daemon.wait(UNMOUNT_S)
+        finally:
+            self.abandon()
+        if status:
+            raise NotWorking(f"the daemon ended with status {status}: {self.said()}")
+
+    def kill(self) -> None:
+        """kill -9 of the daemon; the dead mount is cleared by the next ``mount``."""
+        assert self.daemon is not None, "not mounted"
+        self.daemon.send_signal(signal.SIGKILL)
+        self.daemon.wait()
+        self.daemon = None
+
+    def abandon(self) -> None:
+        """Whatever happened: no daemon and no mount is left behind."""
+        daemon, self.daemon = self.daemon, None
+        if os.path.ismount(self.mountpoint) or stale(self.mountpoint):
+            subprocess.run(["fusermount3", "-uz", str(self.mountpoint)], check=False, capture_output=True)
+        if daemon is not None and daemon.poll() is None:
+            try:
+                daemon.wait(5)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def logs(self) -> list[Path]:
+        """The daemon's log files, oldest first."""
+        return sorted((self.state / self.name / "log").glob("megafs.log*"), reverse=True)
+
+    def new_complaints(self) -> list[str]:
+        """WARNING and ERROR lines logged since the last call."""
+        found = []
+        for path in self.logs():
+            read = self.log_read.get(path, 0)
+            with path.open("rb") as log:
+                log.seek(read if path.stat().st_size >= read else 0)
+                lines = [line.decode(errors="replace").rstrip() for line in log]
+                found += [line for line in lines if any(level in line for level in COMPLAINTS)]
+                self.log_read[path] = log.tell()
+        return found
+
+
+def stale(mountpoint: Path) -> bool:
+    """Whether the mount's daemon is gone ("Transport endpoint is not connected")."""
+    try:
+        mountpoint.stat()
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
+def mounted(base: Path, *options: str) -> Iterator[Vault]:
+    """A fresh vault below ``base``, mounted; unmounted in order at the end."""
+    vault = Vault(base=base, state=base / "state", options=options)
+    vault.create()
+    try:
+        vault.mount()
+        yield vault
+        if vault.daemon is not None:
+            vault.unmount()
+    finally:
+        vault.abandon()
