@@ -12,6 +12,8 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from megafs.model import Bytes
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
@@ -189,7 +191,7 @@ class Runs:
         """The byte after the last dirty one; 0 without any."""
         return self.spans[-1].stop if self.spans else 0
 
-    def add(self, start: int, data: bytes | bytearray | memoryview) -> None:
+    def add(self, start: int, data: Bytes) -> None:
         """Accept a write."""
         if not data:
             return
@@ -201,7 +203,7 @@ class Runs:
         for low, high in cut(start, stop, self.size):
             self._add(low, high, view[low - start : high - start])
 
-    def _add(self, start: int, stop: int, data: bytes | bytearray | memoryview) -> None:
+    def _add(self, start: int, stop: int, data: Bytes) -> None:
         """A write inside one window: into the run that it continues or begins in, else as a run of its own."""
         at = bisect_left(self.spans, start, key=STOP)
         if start % self.size == 0 and at < len(self.spans) and self.spans[at].stop == start:
