@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from megafs.config import ROWS_PER_REQUEST
 from megafs.index.database import Database
-from megafs.model import ChunkId, ChunkPlace, Ino, PackNumber
+from megafs.model import ChunkId, ChunkPlace, Ino
 
 Row = tuple[int, int, ChunkId, int]  # start, stop, chunk, skip
 PLACE = "id, pack, offset, sealed, plain, codec, digest"
@@ -174,8 +174,3 @@ class Extents:
         """Where a chunk lies, or None if it is dead."""
         row = self._execute(f"SELECT {PLACE} FROM chunk WHERE id = ?", (chunk,)).get
         return ChunkPlace._make(row) if row is not None else None
-
-    def in_pack(self, pack: PackNumber) -> list[ChunkPlace]:
-        """The live chunks of a pack, by offset."""
-        rows = self._connection.execute(f"SELECT {PLACE} FROM chunk WHERE pack = ? ORDER BY offset", (pack,))
-        return [ChunkPlace._make(row) for row in rows]

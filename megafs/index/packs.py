@@ -1,7 +1,7 @@
 """Statements on pack, copy and local_pack: what travels, where copies are, what lies in the cache."""
 
 from megafs.index.database import Database
-from megafs.model import HostId, Pack, PackId, PackNumber
+from megafs.model import ChunkPlace, HostId, Pack, PackId, PackNumber
 
 OPEN, CLOSED, SHIPPED = 0, 1, 2  # local_pack.state
 COLUMNS = "number, id, epoch, stored, root, dead_since"
@@ -53,6 +53,13 @@ class Packs:
         """The byte after the last chunk that the index names; 0 for none. The open pack is cut there after a crash."""
         return int(self._execute("SELECT max(offset + sealed) FROM chunk WHERE pack = ?", (number,)).get or 0)
 
+    def places(self, number: PackNumber) -> list[ChunkPlace]:
+        """The live chunks of a pack, by offset."""
+        rows = self._connection.execute(
+            "SELECT id, pack, offset, sealed, plain, codec, digest FROM chunk WHERE pack = ? ORDER BY offset", (number,)
+        )
+        return [ChunkPlace._make(row) for row in rows]
+
     def live_bytes(self, number: PackNumber) -> int:
         """Sealed bytes of chunks that are alive."""
         return int(self._execute("SELECT sum(sealed) FROM chunk WHERE pack = ?", (number,)).get or 0)
@@ -91,14 +98,14 @@ class Packs:
         self._execute("DELETE FROM copy WHERE pack = ? AND host = ? AND shard = ?", (number, host, shard))
 
     def local(self, number: PackNumber) -> tuple[int, int, int] | None:
-        """(bytes, state, used_s) of a pack file in the cache, or None."""
-        row = self._execute("SELECT bytes, state, used_s FROM local_pack WHERE number = ?", (number,)).get
+        """(bytes, state, used_min) of a pack file in the cache, or None."""
+        row = self._execute("SELECT bytes, state, used_min FROM local_pack WHERE number = ?", (number,)).get
         return row if row is None else (int(row[0]), int(row[1]), int(row[2]))
 
     def locals(self) -> list[tuple[PackNumber, int, int, int]]:
-        """(number, bytes, state, used_s) of every pack file, least recently used first."""
+        """(number, bytes, state, used_min) of every pack file, least recently used first."""
         return list(
-            self._connection.execute("SELECT number, bytes, state, used_s FROM local_pack ORDER BY used_s, number")
+            self._connection.execute("SELECT number, bytes, state, used_min FROM local_pack ORDER BY used_min, number")
         )
 
     def set_local(self, number: PackNumber, size: int, state: int) -> None:
@@ -107,8 +114,16 @@ class Packs:
             (number, size, state),
         )
 
-    def use_local(self, number: PackNumber, used_s: int) -> None:
-        self._execute("UPDATE local_pack SET used_s = ?2 WHERE number = ?1", (number, used_s))
+    def note_fetched(self, number: PackNumber, size: int, used_min: int) -> None:
+        """``size`` more bytes of a shipped pack lie in the cache."""
+        self._execute(
+            "INSERT INTO local_pack VALUES (?1, ?2, ?3, ?4) "
+            "ON CONFLICT (number) DO UPDATE SET bytes = bytes + ?2, used_min = ?4",
+            (number, size, SHIPPED, used_min),
+        )
+
+    def use_local(self, number: PackNumber, used_min: int) -> None:
+        self._execute("UPDATE local_pack SET used_min = ?2 WHERE number = ?1", (number, used_min))
 
     def delete_local(self, number: PackNumber) -> None:
         self._execute("DELETE FROM local_pack WHERE number = ?", (number,))

@@ -141,7 +141,7 @@ LOCAL = {
         number INTEGER PRIMARY KEY,  -- pack.number
         bytes INTEGER NOT NULL,      -- blocks on disk when last counted
         state INTEGER NOT NULL,      -- 0 open, 1 closed and not yet on enough hosts, 2 shipped (evictable)
-        used_s INTEGER NOT NULL      -- last read, in whole minutes (to write seldom)
+        used_min INTEGER NOT NULL    -- last read, in minutes since the epoch (to write seldom)
     """,
     # Packs that are owed to a host: wanted by placement, not yet acknowledged.
     "owed": """

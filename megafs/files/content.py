@@ -1,0 +1,296 @@
+"""What is in files: accepts writes into RAM, seals them in batches, reads from wherever the bytes are.
+
+Called by fuse.operations (read, write, truncate) and files.commit (flush, hold). A write waits for RAM or for the cache,
+never for a host. Landing (adding chunk and extent rows) is held back between the last sync and the COMMIT of a
+commit, so the index never names bytes that are not synced.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from megafs.config import CHUNK_BYTES, MIB, SMALL_CHUNK_BYTES
+from megafs.errors import Corrupt, MegaFSError, NoSpace
+from megafs.files.pending import Group, Pending
+from megafs.files.ranges import Span, clip, overlay
+from megafs.index.extents import Extents
+from megafs.index.inodes import Inodes
+from megafs.model import ChunkId, ChunkPlace, Ino
+from megafs.store.disk import DiskError
+from megafs.store.reader import Reader
+from megafs.store.writer import PackWriter
+
+BATCH_BYTES = 4 * MIB  # of one trip to a sealing thread: the hop is then under 1 % of it
+FLIGHTS = 3  # batches under way
+RETRY_S = 1.0  # after the disk refused a batch
+READ_AHEAD_CHUNKS = 4
+REMEMBERED = 10_000  # files whose access pattern is kept in mind
+
+Admit = Callable[[int], float]
+
+
+class Content:
+    """Owner of pending content and of the flights."""
+
+    def __init__(
+        self,
+        extents: Extents,
+        inodes: Inodes,
+        writer: PackWriter,
+        reader: Reader,
+        *,
+        dirty_bytes: int,
+        admit: Admit = lambda size: 0.0,
+    ) -> None:
+        """``admit(n)`` is asked before n bytes are accepted: for how many seconds to slow down; raises NoSpace."""
+        self._extents, self._inodes, self._writer, self.reader = extents, inodes, writer, reader
+        self._limit = dirty_bytes
+        self._admit = admit
+        self._pending = Pending()
+        self._random: set[Ino] = set()
+        self._read_stops: dict[Ino, int] = {}
+        self._held: list[tuple[Group, ChunkPlace | None]] | None = None
+        self._flights = 0
+        self._landed, self._work = trio.Event(), trio.Event()
+        self._slots = trio.Semaphore(FLIGHTS)
+        self._nursery: trio.Nursery | None = None
+        self.failing: MegaFSError | None = None  # why the last batch could not be stored; None: it could
+        self.errors: dict[Ino, tuple[int, int]] = {}  # (serial, errno) of a late error: each handle reports it once
+        self._error_serial = 0
+
+    async def run(self) -> None:
+        """The sealer: takes full runs as they come, everything when RAM fills. Ends by cancellation."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                await self._launch(everything=self.is_pressed())
+                if self.failing is not None:
+                    await trio.sleep(RETRY_S)
+                    self._work.set()
+
+    def is_pressed(self) -> bool:
+        """Whether dirty runs take more than half of the RAM they may."""
+        return self._pending.dirty > self._limit // 2
+
+    async def write(self, ino: Ino, start: int, data: bytes) -> None:
+        """Accept. Slows down while the cache fills; raises NoSpace before a byte was taken."""
+        pending = self._pending
+        slow_s = self._admit(len(data))
+        if slow_s or pending.dirty + pending.aloft > self._limit:
+            await self._make_room(slow_s, len(data))
+        window = CHUNK_BYTES if ino in pending.nodes else self._window(ino, start)
+        if pending.write(ino, start, data, window) or self.is_pressed():
+            self._work.set()
+
+    async def _make_room(self, slow_s: float, size: int) -> None:
+        while slow_s:
+            await trio.sleep(slow_s)
+            slow_s = self._admit(size)
+            if slow_s < 1:
+                break
+        while self._pending.dirty + self._pending.aloft > self._limit:
+            if self.failing is not None:
+                raise self.failing
+            self._work.set()
+            await self._landed.wait()
+
+    def _window(self, ino: Ino, start: int) -> int:
+        """How large this file's chunks are: written from front to back, or not."""
+        if ino not in self._random and start:
+            row = self._inodes.get(ino)
+            if row is not None and start != row.size:
+                self.note_random(ino)
+        return SMALL_CHUNK_BYTES if ino in self._random else CHUNK_BYTES
+
+    def note_random(self, ino: Ino) -> None:
+        """This file is written at random, or was opened O_DIRECT."""
+        if len(self._random) > REMEMBERED:
+            self._random.clear()
+        self._random.add(ino)
+
+    def truncate(self, ino: Ino, size: int) -> None:
+        """Forget content at or beyond ``size``; the size itself is the caller's."""
+        self._pending.truncate(ino, size)
+        dropped = self._extents.truncate(ino, size)
+        if dropped:
+            self._inodes.grow(ino, 0, -dropped)
+
+    def forget(self, ino: Ino) -> None:
+        """The file is gone for good."""
+        self._pending.forget(ino)
+        self._random.discard(ino)
+        self._read_stops.pop(ino, None)
+        self.errors.pop(ino, None)
+        self._extents.truncate(ino, 0)
+
+    def size(self, ino: Ino, indexed: int) -> int:
+        """The file's size, given what the index says."""
+        return self._pending.size(ino, indexed)
+
+    def pending_bytes(self, ino: Ino) -> int:
+        """Bytes of content that the index does not count yet."""
+        return self._pending.bytes(ino)
+
+    @property
+    def unsealed_bytes(self) -> int:
+        """Accepted and not yet in a pack."""
+        return self._pending.dirty + self._pending.aloft
+
+    # -- sealing
+
+    async def _launch(self, *, everything: bool) -> None:
+        assert self._nursery is not None, "run() owns the flights"
+        batches = self._pending.take(BATCH_BYTES, SMALL_CHUNK_BYTES, everything=everything)
+        self._flights += len(batches)
+        for batch in batches:
+            await self._slots.acquire()
+            self._nursery.start_soon(self._fly, batch)
+
+    async def flush(self) -> None:
+        """What was accepted before this call is stored, and has landed or is held. Raises what the disk said."""
+        await self._launch(everything=True)
+        while self._flights:
+            await self._landed.wait()
+        if self.failing is not None:
+            raise self.failing
+
+    def has_work(self) -> bool:
+        """Whether flush would find anything."""
+        return bool(self._pending.nodes)
+
+    async def _fly(self, batch: list[Group]) -> None:
+        pieces = [group[0].bytes() if len(group) == 1 else b"".join(part.bytes() for part in group) for group in batch]
+        try:
+            places = await self._writer.store(pieces)
+        except (NoSpace, DiskError) as error:
+            self._fail(batch, error)
+        else:
+            self.failing = None
+            for landing in zip(batch, places, strict=True):
+                if self._held is None:
+                    self._land(*landing)
+                else:
+                    self._held.append(landing)
+        finally:
+            self._flights -= 1
+            self._slots.release()
+            self._landed.set()
+            self._landed = trio.Event()
+
+    def _fail(self, batch: list[Group], error: MegaFSError) -> None:
+        self.failing = error
+        self._error_serial += 1
+        for group in batch:
+            self._pending.refuse(group)
+            self.errors[group[0].ino] = (self._error_serial, error.code)
+
+    def _land(self, group: Group, place: ChunkPlace | None) -> None:
+        landed = self._pending.land(group)
+        if landed and place is not None:
+            self._extents.add_chunk(place)
+        for part, spans in landed:
+            added = 0
+            for span in spans:
+                if place is None:
+                    added -= self._extents.clear(part.ino, span.start, span.stop)
+                else:
+                    skip = part.base + span.skip - part.skip
+                    added += self._extents.write(part.ino, [(span.start, span.stop, place.chunk, skip)])
+            self._inodes.grow(part.ino, spans[-1].stop, added)
+
+    def hold(self) -> None:
+        """From now on landings wait: the sync that covers everything landed so far begins."""
+        assert self._held is None
+        self._held = []
+
+    def release(self) -> None:
+        """The COMMIT is done, or given up."""
+        held, self._held = self._held or [], None
+        for landing in held:
+            self._land(*landing)
+
+    # -- reading
+
+    async def read(self, ino: Ino, start: int, size: int, indexed: int) -> bytes | memoryview:
+        """The bytes from ``start``, at most ``size``; shorter only at the end of the file. Raises Unavailable."""
+        stop = min(start + size, self._pending.size(ino, indexed))
+        if start >= stop:
+            return b""
+        node = self._pending.nodes.get(ino)
+        rows = self._extents.covering(ino, start, stop)
+        if node is None and len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1]:
+            row = rows[0]
+            plain = await self._plain(row[2], ino, start, stop)
+            low = row[3] + start - row[0]
+            if len(plain) < low + stop - start:
+                raise Corrupt("an extent reaches beyond its chunk")
+            return memoryview(plain)[low : low + stop - start]
+        return await self._assemble(ino, start, stop, rows)
+
+    async def _assemble(self, ino: Ino, start: int, stop: int, rows: list[tuple[int, int, ChunkId, int]]) -> bytes:
+        extents = clip([Span(*row) for row in rows], start, stop)
+        node = self._pending.nodes.get(ino)
+        out = bytearray(stop - start)
+        layers: list[list[Span[object]]] = [list(extents)]
+        if node is not None:
+            layers += [list(node.flying), list(node.runs.spans)]
+        wanted: list[tuple[int, int, ChunkId, int]] = []
+        for span in overlay(layers, start, stop):  # what is in RAM is copied before the first await: it may change
+            source = span.source
+            if isinstance(source, bytes):
+                wanted.append((span.start, span.stop, ChunkId(source), span.skip))
+            elif source is not None:
+                data = source if isinstance(source, bytearray) else source.data  # type: ignore[attr-defined]
+                length = span.stop - span.start
+                out[span.start - start : span.stop - start] = memoryview(data)[span.skip : span.skip + length]
+        for low, high, chunk, skip in wanted:
+            plain = await self._plain(chunk, ino, low, high)
+            if len(plain) < skip + high - low:
+                raise Corrupt("an extent reaches beyond its chunk")
+            out[low - start : high - start] = memoryview(plain)[skip : skip + high - low]
+        return bytes(out)
+
+    async def _plain(self, chunk: ChunkId, ino: Ino, start: int, stop: int) -> bytes:
+        reader = self.reader
+        plain = reader.cache.get(chunk)
+        sequential = self._read_stops.get(ino) == start
+        if len(self._read_stops) > REMEMBERED:
+            self._read_stops.clear()
+        self._read_stops[ino] = stop
+        if plain is None:
+            place = self._extents.place(chunk)
+            if place is None:
+                raise Corrupt("an extent names a chunk that the index does not have")
+            plain = reader.now(place)
+            if plain is None:
+                plain = await reader.chunk(place)
+        if sequential:
+            self._prefetch(ino, stop)
+        return plain
+
+    def _prefetch(self, ino: Ino, stop: int) -> None:
+        """Open the next chunks of a file that is read from front to back, while the kernel copies this one."""
+        if self._nursery is None:
+            return
+        at = stop
+        for _ in range(READ_AHEAD_CHUNKS):
+            row = next(iter(self._extents.covering(ino, at, at + 1)), None)
+            if row is None:
+                return
+            place = None if self.reader.cache.get(row[2]) else self._extents.place(row[2])
+            if place is not None and place.sealed_bytes > SMALL_CHUNK_BYTES and self.reader.is_idle(place.chunk):
+                self._nursery.start_soon(self._fetch_ahead, place)
+            at = row[1]
+
+    async def _fetch_ahead(self, place: ChunkPlace) -> None:
+        try:
+            await self.reader.chunk(place)
+        except MegaFSError:
+            return  # whoever asks for it in earnest is told
+
+    def late_error(self, ino: Ino, seen: int) -> tuple[int, int] | None:
+        """(serial, errno) of an error that happened after the write was answered, unless ``seen`` already."""
+        found = self.errors.get(ino)
+        return found if found is not None and found[0] > seen else None

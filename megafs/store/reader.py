@@ -1,0 +1,190 @@
+"""Places in, plaintext out: RAM, then the local pack file, then the hosts. The one path from stored bytes to content.
+
+A local pack file is a sparse copy of the object: what was never fetched, was punched or has rotted fails its digest and
+is fetched again; nothing else records what is present. Plaintext enters the cache only after it was authenticated. A chunk
+asked for by several readers at once is opened once.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import trio
+
+from megafs.crypto.keys import Keyring
+from megafs.errors import Corrupt, Unauthentic, Unavailable
+from megafs.index.packs import Packs
+from megafs.model import ChunkId, ChunkPlace, Pack, PackNumber
+from megafs.packs.codec import AS_IS, Codec
+from megafs.store.disk import Disk
+
+OPENING_THREADS = 2
+INLINE_BYTES = 24 * 1024  # up to here opening costs less than the hop to a thread (about 40 µs)
+ABSENT = bytes(24)  # a salt of zeros: a hole of the sparse file, not damage
+
+
+class Fetcher(Protocol):
+    """Where bytes of packs come from when they are not here."""
+
+    async def fetch(self, pack: Pack, start: int, stop: int, verify: Callable[[bytes], bool]) -> bytes:
+        """The range of the pack as ``verify`` accepts it, from whichever host has it. Raises Unavailable."""
+
+
+class ChunkCache:
+    """Decrypted chunks in RAM, least recently used out first. Owner: the reader."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._held: OrderedDict[ChunkId, bytes] = OrderedDict()
+
+    def get(self, chunk: ChunkId) -> bytes | None:
+        found = self._held.get(chunk)
+        if found is not None:
+            self._held.move_to_end(chunk)
+        return found
+
+    def put(self, chunk: ChunkId, plain: bytes) -> None:
+        if chunk not in self._held:
+            self._held[chunk] = plain
+            self.bytes += len(plain)
+            while self.bytes > self.limit_bytes:
+                self.bytes -= len(self._held.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        self._held.clear()
+        self.bytes = 0
+
+
+class Reader:
+    """Owner of the chunk cache and of what is being opened."""
+
+    def __init__(self, disk: Disk, keyring: Keyring, packs: Packs, fetcher: Fetcher, *, cache_bytes: int) -> None:
+        self._disk, self.keyring, self._packs, self._fetcher = disk, keyring, packs, fetcher
+        self.cache = ChunkCache(cache_bytes)
+        self._opening: dict[ChunkId, trio.Event] = {}
+        self._limiter = trio.CapacityLimiter(OPENING_THREADS)
+        self._codecs = threading.local()  # zstandard's objects are not thread-safe
+        self._known: dict[PackNumber, Pack] = {}
+        self.fetched = self.healed = self.hits = 0
+        self._minute = 0
+        self._used: set[PackNumber] = set()
+
+    def pack(self, number: PackNumber) -> Pack:
+        """The pack row, remembered: epoch and id never change."""
+        found = self._known.get(number)
+        if found is None:
+            found = self._packs.get(number)
+            if found is None:
+                raise Corrupt("a chunk names a pack that the index does not have")
+            if len(self._known) > 4096:
+                self._known.clear()
+            self._known[number] = found
+        return found
+
+    async def chunk(self, place: ChunkPlace) -> bytes:
+        """The plaintext. Raises Unavailable when no host answers with the right bytes."""
+        while True:
+            plain = self.cache.get(place.chunk)
+            if plain is not None:
+                return plain
+            waiting = self._opening.get(place.chunk)
+            if waiting is None:
+                break
+            await waiting.wait()
+        self._opening[place.chunk] = done = trio.Event()
+        try:
+            plain = await self._open(place)
+            self.cache.put(place.chunk, plain)
+            return plain
+        finally:
+            del self._opening[place.chunk]
+            done.set()
+
+    def is_idle(self, chunk: ChunkId) -> bool:
+        """Whether nobody opens this chunk just now."""
+        return chunk not in self._opening
+
+    def now(self, place: ChunkPlace) -> bytes | None:
+        """A small chunk that needs neither a thread nor the disk; else None."""
+        if place.sealed_bytes > INLINE_BYTES or place.chunk in self._opening:
+            return None
+        sealed = self._disk.read_now(place.pack, place.offset, place.sealed_bytes)
+        if sealed is None:
+            return None
+        try:
+            plain = self._plain(self.pack(place.pack).epoch, place, sealed)
+        except (Unauthentic, Corrupt):
+            return None  # absent or damaged: the long way finds out which
+        self.cache.put(place.chunk, plain)
+        self._touch(place.pack)
+        return plain
+
+    def _plain(self, epoch: int, place: ChunkPlace, sealed: bytes) -> bytes:
+        data = self.keyring.open_chunk(epoch, place, sealed)
+        if place.codec == AS_IS and len(data) == place.plain_bytes:
+            return data
+        codec = getattr(self._codecs, "codec", None)
+        if codec is None:
+            codec = self._codecs.codec = Codec()
+        return bytes(codec.decompress(place.codec, data, place.plain_bytes))
+
+    def _touch(self, number: PackNumber) -> None:
+        minute = int(time.time() / 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._used.clear()
+        if number not in self._used:
+            self._used.add(number)
+            self._packs.use_local(number, minute)
+
+    async def _open(self, place: ChunkPlace) -> bytes:
+        pack = self.pack(place.pack)
+
+        def from_disk() -> bytes | None:
+            sealed = self._disk.read(place.pack, place.offset, place.sealed_bytes)
+            if len(sealed) < place.sealed_bytes or sealed[:24] == ABSENT:
+                return None
+            return self._plain(pack.epoch, place, sealed)
+
+        damaged = False
+        try:
+            plain = await trio.to_thread.run_sync(from_disk, limiter=self._limiter)
+        except (Unauthentic, Corrupt):
+            plain, damaged = None, True
+        if plain is None:
+            plain = await self._fetch(pack, place)
+            self.healed += damaged
+        else:
+            self._touch(place.pack)
+        return plain
+
+    async def _fetch(self, pack: Pack, place: ChunkPlace) -> bytes:
+        plain: bytes | None = None
+
+        def right(sealed: bytes) -> bool:
+            nonlocal plain
+            try:
+                plain = self._plain(pack.epoch, place, sealed)
+            except (Unauthentic, Corrupt):
+                return False
+            return True
+
+        sealed = await self._fetcher.fetch(pack, place.offset, place.offset + place.sealed_bytes, right)
+        if plain is None:
+            raise Unavailable("no host has a chunk of this file")
+        self.fetched += 1
+        await trio.to_thread.run_sync(self._keep, place, sealed, limiter=self._limiter)
+        self._packs.note_fetched(place.pack, len(sealed), int(time.time() / 60))
+        return plain
+
+    def _keep(self, place: ChunkPlace, sealed: bytes) -> None:
+        if not self._disk.path(place.pack).exists():
+            self._disk.create(place.pack)
+        self._disk.write(place.pack, place.offset, [sealed])
+
+    def statistics(self) -> Mapping[str, int]:
+        """Counts since the start, for status."""
+        return {"chunks_fetched": self.fetched, "chunks_healed": self.healed, "chunk_cache_bytes": self.cache.bytes}
