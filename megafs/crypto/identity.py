@@ -35,6 +35,7 @@ class Purpose(StrEnum):
     COMMIT = "commit"
     HEAD = "head"
     CLAIM = "claim"
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

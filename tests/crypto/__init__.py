@@ -1,0 +1,1 @@
+"""Sealing, keys, recovery words, slot, identity and Merkle tree."""
