@@ -1,0 +1,70 @@
+"""The command line: one file per subcommand, one row here for each. What is heavy is imported inside the subcommand."""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from megafs import __version__
+from megafs.cli import attach, create, doctor, hosts, mount, status, sync, unmount
+from megafs.cli.options import EPILOG
+from megafs.errors import MegaFSError
+
+app = typer.Typer(
+    name="megafs",
+    help="A drive that encrypts itself and lives on hosts that you choose.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: readable in a pipe, and it spares importing rich
+    pretty_exceptions_enable=False,
+)
+for command in (create, mount, status, sync, unmount, attach, hosts, doctor):
+    app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"megafs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the subcommand; the callback of each does the work."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; the exit status of ``errors.EXIT_STATUSES``, after one sentence on stderr if it failed."""
+    try:
+        return app(arguments, prog_name="megafs", standalone_mode=False) or 0
+    except MegaFSError as error:
+        return _failed(str(error), error.status)
+    except typer.TyperException as error:
+        return _misused(error)
+    except typer.Abort:
+        return _failed("stopped", 1)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _failed(f"{error.strerror or type(error).__name__}{where}", 1)
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(f"this is a bug in MegaFS ({type(error).__name__}); the lines above say where", 1)
+
+
+def _misused(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    said = error.format_message()
+    if context is None or "\n" in said:  # no subcommand was given: the help is the message
+        print(said, file=sys.stderr)
+        return error.exit_code
+    return _failed(f"{said.rstrip('.')} (see {context.command_path} --help)", error.exit_code)
+
+
+def _failed(sentence: str, status: int) -> int:
+    print(f"megafs: {sentence}", file=sys.stderr)
+    return status

@@ -1,0 +1,87 @@
+"""``megafs attach``: a vault that is on hosts becomes usable on this device, with the recovery key."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megafs.cli import passphrase, places, terminal
+from megafs.cli.options import HostUrls, Name, PassphraseCommand, PassphraseFile, Remember, StateDir
+from megafs.config import Settings
+from megafs.errors import Usage, VaultExists
+
+RECOVERY_TEXT_BYTES = 16_384  # 24 words in any layout
+
+
+def run(
+    name: Name,
+    host: HostUrls,
+    recovery_key_file: Annotated[
+        Path,
+        typer.Option(
+            "--recovery-key-file",
+            metavar="F",
+            help="The 24 words, in any layout (-: standard input).",
+            show_default=False,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_command: PassphraseCommand = None,
+    remember: Remember = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Bring a vault from its hosts to this device.
+
+    Names and attributes come now, contents on demand. This device becomes the one that writes; the former one goes
+    read-only and keeps what it had not shipped.
+    """
+    source = passphrase.Source(file=passphrase_file, command=passphrase_command)
+    paths = places.new_vault(state_dir, name)
+    if paths.root.exists():
+        raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
+    words = recovery_text(recovery_key_file)
+
+    from megafs.crypto.recovery import RecoveryKey
+
+    recovery = RecoveryKey.from_text(words)
+    phrase = source.new(name)
+
+    from megafs import daemon
+
+    paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    daemon.attach_vault(
+        paths,
+        hosts=host,
+        recovery=recovery,
+        passphrase=phrase,
+        settings=Settings(),
+        confirm=(lambda question: True) if yes else confirmed,
+    )
+    if remember:
+        passphrase.remember(paths, phrase)
+    terminal.note(f"{name} is on this device; now: megafs mount {name} DIR")
+
+
+def recovery_text(file: Path) -> str:
+    """What the file says, still unchecked."""
+    try:
+        if str(file) == "-":
+            data = sys.stdin.buffer.read(RECOVERY_TEXT_BYTES + 1)
+        else:
+            with open(file, "rb") as opened:
+                data = opened.read(RECOVERY_TEXT_BYTES + 1)
+    except OSError as error:
+        raise Usage(f"the recovery key file cannot be read: {error.strerror}: {file}") from error
+    if len(data) > RECOVERY_TEXT_BYTES:
+        raise Usage(f"the recovery key file holds more than 24 words: {file}")
+    return data.decode("utf-8", "replace")
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; no answer is a no."""
+    if not sys.stdin.isatty():
+        raise Usage("attach asks for confirmation: run it on a terminal, or add --yes")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

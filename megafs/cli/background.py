@@ -1,0 +1,117 @@
+"""The daemon's process: ``python -m megafs.cli.background`` started by ``megafs mount``, with nothing secret on view.
+
+stdin brings one Order (what to mount, the opened slot) and is closed; stdout takes one line back, "ready" or a Failure;
+stderr is a file in the vault's log directory, for what Python itself says when it dies. ``start`` is the other end: it
+returns when the mount answers and raises the daemon's own error if it does not.
+"""
+
+import faulthandler
+import os
+import resource
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from megafs import canonical
+from megafs.cli import logs
+from megafs.config import MOUNT_READY_S, MountOptions, VaultPaths
+from megafs.control.messages import Failure, error_of, failure, line, message
+from megafs.errors import MegaFSError, NotMounted
+
+READY = b"ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the daemon's process is told; paths as the bytes that the file system knows."""
+
+    root: bytes
+    mountpoint: bytes
+    slot_body: bytes
+    options: MountOptions
+
+
+def start(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOptions) -> None:
+    """Start a daemon that outlives us; return when its mount answers. Raises what the daemon raised."""
+    order = Order(
+        root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), slot_body=slot_body, options=options
+    )
+    paths.log.mkdir(mode=0o700, exist_ok=True)
+    died = os.open(paths.log / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=died,
+            start_new_session=True,
+        )
+    finally:
+        os.close(died)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as to_daemon:
+            to_daemon.write(canonical.encode(order))
+        told = _first_line(process.stdout, MOUNT_READY_S)
+    except BaseException:
+        process.terminate()  # ours, and asked to end in order; also when the user interrupts the wait
+        raise
+    if told == READY:
+        return
+    said = message(told) if told else None
+    if isinstance(said, Failure):
+        raise error_of(said)
+    raise MegaFSError(f"the daemon ended before the mount answered; {paths.log} says why")
+
+
+def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
+    readable, _, _ = select.select([pipe], [], [], limit_s)
+    if not readable:
+        raise NotMounted(f"the mount did not answer within {limit_s:.0f} s")
+    return pipe.readline().removesuffix(b"\n")
+
+
+def serve(order: Order, report: Callable[[bytes], None], *, run: Callable[..., None]) -> int:
+    """Run the daemon as ordered and report how it started; the process's exit status."""
+    paths = VaultPaths(root=Path(os.fsdecode(order.root)))
+    try:
+        run(
+            paths,
+            slot_body=order.slot_body,
+            mountpoint=Path(os.fsdecode(order.mountpoint)),
+            options=order.options,
+            ready=lambda: report(READY + b"\n"),
+        )
+    except MegaFSError as error:
+        report(line(failure(error)))
+        return error.status
+    return 0
+
+
+def main() -> int:
+    """Entry of the daemon's process."""
+    faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
+    order = canonical.parse(Order, sys.stdin.buffer.read())
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    logs.start(VaultPaths(root=Path(os.fsdecode(order.root))).log, to_stderr=False, journal=False)
+    os.chdir("/")  # hold no directory busy
+
+    def report(text: bytes) -> None:
+        # Once: afterwards nobody reads, and an open pipe would keep the caller's own pipeline waiting.
+        os.write(1, text)
+        os.dup2(nothing, 1)
+
+    from megafs import daemon
+
+    return serve(order, report, run=daemon.run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

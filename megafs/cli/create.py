@@ -1,0 +1,70 @@
+"""``megafs create``: a new vault on hosts, and the recovery key, shown once."""
+
+from typing import Annotated
+
+import typer
+
+from megafs.cli import passphrase, places, terminal
+from megafs.cli.options import HostUrls, Json, Name, PassphraseCommand, PassphraseFile, Remember, StateDir
+from megafs.config import Settings
+from megafs.errors import Usage, VaultExists
+
+COPIES = 2  # wanted where there are that many hosts
+WORDS_PER_LINE = 6
+
+
+def run(
+    name: Name,
+    host: HostUrls,
+    copies: Annotated[
+        int,
+        typer.Option("--copies", metavar="N", help="On how many hosts each pack is. [default: 2]", show_default=False),
+    ] = 0,
+    compression: Annotated[bool, typer.Option("--compression/--no-compression", help="Compress with zstd.")] = True,
+    cache_size: Annotated[
+        str,
+        typer.Option("--cache-size", metavar="SIZE", help="Local cache at most, for instance 20G.", show_default=False),
+    ] = "",
+    passphrase_file: PassphraseFile = None,
+    passphrase_command: PassphraseCommand = None,
+    remember: Remember = False,
+    state_dir: StateDir = None,
+    json: Json = False,
+) -> None:
+    """Create a vault on one or more hosts.
+
+    Asks a new passphrase twice, and prints the recovery key (24 words) once.
+    """
+    source = passphrase.Source(file=passphrase_file, command=passphrase_command)
+    paths = places.new_vault(state_dir, name)
+    if paths.root.exists():
+        raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
+    wanted = checked_copies(host, copies)
+    settings = Settings(compression=compression, cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0)
+    phrase = source.new(name)
+
+    from megafs import daemon
+
+    paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words = daemon.create_vault(paths, hosts=host, copies=wanted, passphrase=phrase, settings=settings)
+    if json:
+        terminal.answer_json({"vault": name, "directory": str(paths.root), "recovery_key": words})
+    else:
+        terminal.note("write these 24 words down and keep them apart from this machine; they are not shown again.")
+        terminal.note("with them and the hosts, `megafs attach` brings everything back; without them nobody can.")
+        for start in range(0, len(words), WORDS_PER_LINE):
+            terminal.answer(" ".join(words[start : start + WORDS_PER_LINE]))
+        terminal.note(f"created; now: megafs mount {name} DIR")
+    if remember:
+        passphrase.remember(paths, phrase)
+
+
+def checked_copies(hosts: list[str], copies: int) -> int:
+    """How many copies a vault on ``hosts`` gets when ``copies`` were asked for (0: not said)."""
+    if len(set(hosts)) != len(hosts):
+        raise Usage("the same host is named twice")
+    if copies < 0 or copies > len(hosts):
+        raise Usage(
+            f"{copies} copies need {copies} hosts, and {len(hosts)} are named" if copies > 0 else "--copies begins at 1"
+        )
+    return copies or min(COPIES, len(hosts))

@@ -1,0 +1,131 @@
+"""``megafs mount``: unlock a vault and show it as a directory; returns when the mount answers."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megafs.cli import mounts, passphrase, places, terminal
+from megafs.cli.options import Directory, Name, PassphraseCommand, PassphraseFile, Remember, StateDir
+from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths
+from megafs.errors import Busy, NotMounted, Usage
+
+FUSE_SETTINGS = Path("/etc/fuse.conf")
+
+
+def run(
+    name: Name,
+    directory: Directory,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; log to stderr too.")] = False,
+    allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in, as modes allow.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every change.")] = False,
+    cache_size: Annotated[
+        str,
+        typer.Option("--cache-size", metavar="SIZE", help="Local cache at most, for instance 20G.", show_default=False),
+    ] = "",
+    flags: Annotated[
+        str,
+        typer.Option(
+            "--flags", metavar="A,B", help=f"Passed to the kernel: {', '.join(MOUNT_FLAGS)}.", show_default=False
+        ),
+    ] = "",
+    passphrase_file: PassphraseFile = None,
+    passphrase_command: PassphraseCommand = None,
+    remember: Remember = False,
+    state_dir: StateDir = None,
+) -> None:
+    """Show a vault as a directory.
+
+    Returns when the mount answers; a daemon goes on in the background.
+    """
+    source = passphrase.Source(file=passphrase_file, command=passphrase_command)
+    paths = places.vault(state_dir, name)
+    options = MountOptions(
+        allow_other=allow_other,
+        read_only=read_only,
+        cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0,
+        flags=known_flags(flags),
+    )
+    mountpoint = usable_mountpoint(directory, paths)
+    if allow_other and os.geteuid() != 0 and not others_allowed(FUSE_SETTINGS):
+        raise NotMounted(f"--allow-other needs a line user_allow_other in {FUSE_SETTINGS}")
+    phrase = source.existing(paths)
+
+    from megafs.crypto import slot
+
+    slot_body = slot.open_slot(phrase, paths.slot.read_bytes())
+    if remember:
+        passphrase.remember(paths, phrase)
+    if foreground:
+        stay(paths, mountpoint, slot_body, options)
+        return
+
+    from megafs.cli import background
+
+    background.start(paths, mountpoint, slot_body, options)
+    os.statvfs(mountpoint)  # ready means that it answers
+    terminal.note(f"{name} is mounted on {mountpoint}")
+
+
+def known_flags(text: str) -> tuple[str, ...]:
+    """The flags of a comma-separated list. Raises Usage for one that the kernel must not get from us."""
+    flags = tuple(flag for flag in text.split(",") if flag)
+    for flag in flags:
+        if flag not in MOUNT_FLAGS:
+            raise Usage(f"{flag} is none of the flags {', '.join(MOUNT_FLAGS)}")
+    return flags
+
+
+def usable_mountpoint(directory: Path, paths: VaultPaths) -> Path:
+    """``directory`` made ready to be mounted on: it exists, no dead mount covers it, no MegaFS is on it."""
+    from megafs.control import client
+
+    if mounts.clear_stale(directory):
+        terminal.note(f"cleared a dead mount from {directory}")
+    there = mounts.mount_at(directory)
+    if there is not None:
+        other = "" if there.vault == paths.root else f", the vault {there.vault.name}"
+        raise Busy(f"{directory} is mounted already{other}")
+    mine = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
+    if mine is not None:
+        if not mounts.is_stale(mine):
+            raise Busy(f"{paths.root.name} is mounted already, on {mine.mountpoint}")
+        mounts.clear_stale(mine.mountpoint)
+        terminal.note(f"cleared a dead mount from {mine.mountpoint}")
+    try:
+        pid = client.daemon_pid(paths.root)
+    except NotMounted:
+        pass
+    else:
+        raise Busy(f"{paths.root.name} is held by process {pid}, which is starting or ending; try again in a moment")
+    if not directory.is_dir():
+        raise Usage(f"the mount point is not a directory: {directory}")
+    return Path(os.path.realpath(directory))
+
+
+def others_allowed(settings: Path) -> bool:
+    """Whether fuse.conf lets ordinary users use allow_other."""
+    try:
+        lines = settings.read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def stay(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOptions) -> None:
+    """Be the daemon until it is unmounted; tells systemd if that started us."""
+    from megafs import daemon
+    from megafs.cli import logs
+    from megafs.cli.notify import notify, under_systemd
+
+    def ready() -> None:
+        notify(os.environ, READY=1, MAINPID=os.getpid(), STATUS=f"mounted on {mountpoint}")
+
+    logs.start(paths.log, to_stderr=True, journal=under_systemd(os.environ))
+    try:
+        daemon.run(paths, slot_body=slot_body, mountpoint=mountpoint, options=options, ready=ready)
+    finally:
+        notify(os.environ, STOPPING=1)
+        sys.stderr.flush()

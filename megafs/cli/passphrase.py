@@ -1,0 +1,142 @@
+"""Where the passphrase comes from: a file, a command, the desktop keyring, or a question on the terminal.
+
+Never from the command line or the environment: both can be read by others on the machine.
+"""
+
+import shlex
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from getpass import getpass
+from pathlib import Path
+
+from megafs.cli.terminal import note
+from megafs.config import VaultPaths
+from megafs.errors import MegaFSError, Usage
+
+PASSPHRASE_BYTES = 4096
+COMMAND_S = 120.0  # a password manager may ask its owner first
+SERVICE = "megafs"  # under which the keyring keeps it; the user name there is the vault's directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the command line says about the passphrase."""
+
+    file: Path | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.command is not None:
+            raise Usage("--passphrase-file and --passphrase-command exclude each other")
+
+    def given(self) -> str | None:
+        """The passphrase from the file or the command; None if neither was named."""
+        if self.file is not None:
+            return _from_file(self.file)
+        if self.command is not None:
+            return _from_command(self.command)
+        return None
+
+    def existing(self, paths: VaultPaths) -> str:
+        """The passphrase of a vault that is there."""
+        given = self.given()
+        if given is None and _marker(paths).exists():
+            given = _from_keyring(paths)
+        return given if given is not None else _asked(f"Passphrase of {paths.root.name}: ")
+
+    def new(self, name: str) -> str:
+        """A passphrase for a new vault; on a terminal asked twice."""
+        given = self.given()
+        if given is not None:
+            return given
+        first = _asked(f"New passphrase for {name}: ")
+        if first != _asked("The same again: "):
+            raise Usage("the two passphrases differ; nothing was done")
+        return first
+
+
+def remember(paths: VaultPaths, passphrase: str) -> None:
+    """Keep the passphrase in the desktop keyring and note in the vault's directory that it is there."""
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        keyring.set_password(SERVICE, str(paths.root), passphrase)
+    except KeyringError as error:
+        raise MegaFSError(f"no desktop keyring takes the passphrase here: {error}") from error
+    _marker(paths).touch(mode=0o600)
+
+
+def _marker(paths: VaultPaths) -> Path:
+    return paths.root / "remembered"
+
+
+def _from_keyring(paths: VaultPaths) -> str | None:
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        found = keyring.get_password(SERVICE, str(paths.root))
+    except KeyringError as error:
+        note(f"the desktop keyring does not answer: {error}")
+        return None
+    return found
+
+
+def _from_file(file: Path) -> str:
+    if str(file) == "-":
+        return _line(sys.stdin.buffer.read(PASSPHRASE_BYTES + 2))
+    try:
+        with open(file, "rb") as opened:
+            if stat.S_IMODE(file.stat().st_mode) & 0o077:
+                note(f"others can read {file}; chmod 600 makes it yours")
+            return _line(opened.read(PASSPHRASE_BYTES + 2))
+    except OSError as error:
+        raise Usage(f"the passphrase file cannot be read: {error.strerror}: {file}") from error
+
+
+def _from_command(command: str) -> str:
+    try:
+        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, timeout=COMMAND_S, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise Usage(f"the passphrase command failed: {_reason(error)}") from error
+    return _line(done.stdout)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the command's output."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"it ended with status {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it did not end within {COMMAND_S:.0f} s"
+    return str(error)
+
+
+def _line(data: bytes) -> str:
+    """The text less one line end. A passphrase may hold spaces, so nothing else is cut."""
+    text = data.removesuffix(b"\n").removesuffix(b"\r")
+    if not 0 < len(text) <= PASSPHRASE_BYTES or b"\n" in text:
+        raise Usage(f"a passphrase is one line of 1 to {PASSPHRASE_BYTES} bytes")
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Usage("the passphrase is not UTF-8") from error
+
+
+def _asked(question: str) -> str:
+    try:
+        with open("/dev/tty"):
+            pass
+    except OSError as error:
+        raise Usage(
+            "there is no terminal to ask for the passphrase: use --passphrase-file or --passphrase-command"
+        ) from error
+    try:
+        found = getpass(question)
+    except EOFError as error:
+        raise Usage("no passphrase was given") from error
+    if not found:
+        raise Usage("the passphrase is empty")
+    return found

@@ -1,0 +1,75 @@
+"""``megafs status``: what is mounted where, and what is not on the hosts yet."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from megafs.cli import hosts as hosts_command
+from megafs.cli import places, terminal
+from megafs.cli.options import Json, StateDir
+from megafs.config import VaultPaths
+from megafs.control.messages import Request, Status
+from megafs.errors import MegaFSError, NotMounted
+
+
+def run(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="The vault; all of them without.", autocompletion=places.vault_names),
+    ] = None,
+    state_dir: StateDir = None,
+    json: Json = False,
+) -> None:
+    """Show what is mounted and how it is.
+
+    Where vaults are mounted, their files and bytes, what is not shipped yet, and of each host its state, bytes, newest
+    commit and last error.
+    """
+    chosen = places.vaults(state_dir) if name is None else [places.vault(state_dir, name)]
+    found = [(paths, asked(paths)) for paths in chosen]
+    if json:
+        reports = [report(paths, status) for paths, status in found]
+        terminal.answer_json(reports if name is None else reports[0])
+        return
+    if not found:
+        terminal.note(f"there is no vault in {places.state_directory(state_dir)}")
+    for paths, status in found:
+        for text in lines(paths, status):
+            terminal.answer(text)
+
+
+def asked(paths: VaultPaths) -> Status | None:
+    """What the daemon says; None if the vault is not mounted."""
+    from megafs.control import client
+
+    try:
+        told = client.ask(paths.root, Request(call="status"))
+    except NotMounted:
+        return None
+    if not isinstance(told, Status):
+        raise MegaFSError("the daemon answered something else than its status")
+    return told
+
+
+def report(paths: VaultPaths, status: Status | None) -> dict[str, object]:
+    """One vault for machines."""
+    about: dict[str, object] = {"vault": paths.root.name, "directory": str(paths.root), "mounted": status is not None}
+    return about | asdict(status) if status is not None else about
+
+
+def lines(paths: VaultPaths, status: Status | None) -> list[str]:
+    """One vault for people."""
+    if status is None:
+        return [f"{paths.root.name}: not mounted"]
+    size = terminal.size_text
+    waiting = f"{size(status.unshipped_bytes)} in {status.unshipped_commits} commits"
+    text = [
+        f"{status.vault}: mounted on {status.mountpoint}",
+        f"  files       {status.files} with {size(status.bytes)}",
+        f"  not shipped {waiting if status.unshipped_commits or status.unshipped_bytes else 'nothing'}",
+        f"  cache       {size(status.cache_bytes)} of {size(status.cache_limit_bytes)}",
+    ]
+    if status.read_only:
+        text.append(f"  read-only   {status.read_only}")
+    return text + ["  " + line for line in hosts_command.lines(status.hosts)]
