@@ -18,7 +18,7 @@ vault_key = pytest.StashKey[Vault]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Every test here drives a mount. Those that become other users or make devices need root and are left out without."""
+    """Every test here drives a mount; those that become other users or make devices are left out without root."""
     left_out = []
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -68,7 +68,7 @@ def vault(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Vault]:
 def mount_root(request: pytest.FixtureRequest, scratch: Path, stand_in: bool) -> Path:
     """The directory that is tested: the mount, or its stand-in."""
     if stand_in:
-        root = scratch / "stand-in"
+        root = scratch / "standing-in"
         root.mkdir()
     else:
         root = request.getfixturevalue("vault").mountpoint
@@ -88,7 +88,8 @@ def plain_root(scratch: Path) -> Path:
 def both(request: pytest.FixtureRequest, mount_root: Path, plain_root: Path, stand_in: bool) -> Iterator[Both]:
     """Fresh directories for one test, compared by calling ``both(operation)``."""
     name = request.node.name.replace("/", "_")[:80] + f"-{os.getpid()}-{time.monotonic_ns()}"
-    roots = (mount_root / name, plain_root / name)
+    depth = len(str(mount_root / name))  # absolute targets of symlinks must have one length
+    roots = (mount_root / name, plain_root / name.ljust(depth - len(str(plain_root)) - 1, "_"))
     for root in roots:
         root.mkdir()
         root.chmod(0o755)
