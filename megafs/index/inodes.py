@@ -45,23 +45,16 @@ class Inodes:
         )
 
     def update(self, new: Attributes) -> None:
-        """Write back every attribute of the row (but ``stored``, which belongs to the extents)."""
+        """Write back the attributes but ``size`` and ``stored``, which follow the content."""
         self._execute(
-            "UPDATE inode SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, size = ?7, atime_ns = ?8, "
-            "mtime_ns = ?9, ctime_ns = ?10 WHERE id = ?1",
-            (
-                new.ino,
-                new.mode,
-                new.nlink,
-                new.uid,
-                new.gid,
-                new.rdev,
-                new.size,
-                new.atime_ns,
-                new.mtime_ns,
-                new.ctime_ns,
-            ),
+            "UPDATE inode SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, atime_ns = ?7, mtime_ns = ?8, "
+            "ctime_ns = ?9 WHERE id = ?1",
+            (new.ino, new.mode, new.nlink, new.uid, new.gid, new.rdev, new.atime_ns, new.mtime_ns, new.ctime_ns),
         )
+
+    def set_size(self, ino: Ino, size: int) -> None:
+        """truncate(2)."""
+        self._execute("UPDATE inode SET size = ?2 WHERE id = ?1", (ino, size))
 
     def touch(self, ino: Ino, now_ns: int) -> None:
         """mtime and ctime of a directory that changed."""
@@ -122,6 +115,12 @@ class Inodes:
         """Let an existing name stand for another inode; the row, and so the readdir cookie, stays."""
         self._execute("UPDATE dirent SET ino = ?3 WHERE parent = ?1 AND name = ?2", (parent, name, ino))
 
+    def move(self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes) -> None:
+        """Rename to a free name. A new row, so that a listing of the new directory under way cannot meet it twice."""
+        ino = self.lookup(parent, name)
+        self.unlink(parent, name)
+        self._execute("INSERT INTO dirent VALUES (?, ?, ?, ?)", (self._new_id(), new_parent, new_name, ino))
+
     def is_empty(self, ino: Ino) -> bool:
         """Whether a directory has no names."""
         return self._execute("SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (ino,)).get is None
@@ -148,6 +147,10 @@ class Inodes:
     def xattrs(self, ino: Ino) -> Iterator[tuple[bytes, bytes]]:
         """All of an inode's, as (name, value)."""
         yield from self._connection.execute("SELECT name, value FROM xattr WHERE ino = ? ORDER BY id", (ino,))
+
+    def has_xattr_named(self, name: bytes) -> bool:
+        """Whether any inode has it; a scan, done once at start."""
+        return self._execute("SELECT 1 FROM xattr WHERE name = ? LIMIT 1", (name,)).get is not None
 
     def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
         if self.xattr(ino, name) is None:

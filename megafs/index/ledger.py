@@ -96,8 +96,19 @@ class Ledger:
         self._execute("UPDATE outbox SET seq = ? WHERE n BETWEEN ? AND ?", (seq, first, last))
 
     def forget_outbox(self, last: int) -> None:
-        """Rows up to ``last`` are in a checkpoint; only frozen ones go."""
-        self._execute("DELETE FROM outbox WHERE n <= ? AND seq > 0", (last,))
+        """Rows up to ``last`` are in a checkpoint. The last one stays, so that numbers are never given out again."""
+        self._execute("DELETE FROM outbox WHERE n < ? AND seq > 0", (last,))
+
+    def newest_pack_logged(self) -> PackNumber:
+        """The greatest pack number that a committed row may name; 0 for none."""
+        return PackNumber(int(self._execute("SELECT pack FROM outbox ORDER BY n DESC LIMIT 1").get or 0))
+
+    def packs_between(self, low: int, high: int) -> list[PackNumber]:
+        """Numbers of packs above ``low``, up to ``high``."""
+        rows = self._connection.execute(
+            "SELECT number FROM pack WHERE number > ? AND number <= ? ORDER BY number", (low, high)
+        )
+        return [PackNumber(row[0]) for row in rows]
 
     def first_unshipped_pack(self) -> PackNumber | None:
         """The smallest pack that is not on enough hosts."""
@@ -106,9 +117,10 @@ class Ledger:
 
     def closed_packs(self) -> list[PackNumber]:
         """Packs complete here and not yet on enough hosts, oldest first."""
-        return [PackNumber(row[0]) for row in self._connection.execute(
-            "SELECT number FROM local_pack WHERE state = 1 ORDER BY number"
-        )]
+        return [
+            PackNumber(row[0])
+            for row in self._connection.execute("SELECT number FROM local_pack WHERE state = 1 ORDER BY number")
+        ]
 
     def unshipped_bytes(self) -> int:
         """Bytes of packs that no host must have yet, plus changesets not in a commit object."""
@@ -123,7 +135,9 @@ class Ledger:
 
     def dropped(self) -> list[tuple[PackNumber, int]]:
         """(pack, outbox row as of which it is dead)."""
-        return [(PackNumber(pack), n) for pack, n in self._connection.execute("SELECT pack, n FROM dropped ORDER BY pack")]
+        return [
+            (PackNumber(pack), n) for pack, n in self._connection.execute("SELECT pack, n FROM dropped ORDER BY pack")
+        ]
 
     def forget_dropped(self, last: int) -> None:
         """A commit object that ends at or after the death has been frozen."""
@@ -132,8 +146,11 @@ class Ledger:
     # upload, acknowledged
 
     def add_upload(self, kind: Kind, ident: bytes, body: bytes) -> int:
-        self._execute("INSERT INTO upload (kind, ident, body) VALUES (?, ?, ?)", (kind.value, ident, body))
-        return self._connection.last_insert_rowid()
+        """Freeze an object. Numbers grow for ever, so that "up to n is durable" stays true when rows are gone."""
+        n = int(self._execute("SELECT value FROM state WHERE key = 'upload_n'").get or 0) + 1
+        self._execute("INSERT OR REPLACE INTO state VALUES ('upload_n', ?)", (b"%d" % n,))
+        self._execute("INSERT INTO upload VALUES (?, ?, ?, ?)", (n, kind.value, ident, body))
+        return n
 
     def next_upload(self, host: HostId, durable_n: int) -> Upload | None:
         """The oldest upload that ``host`` has not acknowledged and that a crash cannot change."""
@@ -150,7 +167,11 @@ class Ledger:
         return [(n, Kind(kind), ident) for n, kind, ident in rows]
 
     def newest_upload(self) -> int:
-        return int(self._execute("SELECT max(n) FROM upload").get or 0)
+        """The number given out last, whether its row is still there or not."""
+        return int(self._execute("SELECT value FROM state WHERE key = 'upload_n'").get or 0)
+
+    def upload_body(self, n: int) -> bytes:
+        return bytes(self._execute("SELECT body FROM upload WHERE n = ?", (n,)).get or b"")
 
     def acknowledge(self, n: int, host: HostId) -> None:
         self._execute("INSERT OR IGNORE INTO acknowledged VALUES (?, ?)", (n, host))
@@ -160,10 +181,12 @@ class Ledger:
 
     def lacking(self, host: HostId, last: int) -> int:
         """How many uploads up to ``last`` the host has not acknowledged."""
-        return int(self._execute(
-            "SELECT count(*) FROM upload WHERE n <= ? AND n NOT IN (SELECT n FROM acknowledged WHERE host = ?)",
-            (last, host),
-        ).get)
+        return int(
+            self._execute(
+                "SELECT count(*) FROM upload WHERE n <= ? AND n NOT IN (SELECT n FROM acknowledged WHERE host = ?)",
+                (last, host),
+            ).get
+        )
 
     def empty_upload(self, n: int) -> None:
         """Free the body: from now on it is fetched from a host that acknowledged it."""

@@ -1,0 +1,84 @@
+"""Extended attributes, and the ACLs that live in two of them. Synchronous: each call is atomic."""
+
+import errno
+
+from megafs.config import XATTR_NAME_BYTES, XATTR_VALUE_BYTES
+from megafs.errors import Corrupt, Refused
+from megafs.files import acl
+from megafs.index.inodes import Inodes
+from megafs.model import Attributes, Ino
+
+CAPABILITY = b"security.capability"  # asked for with each write(2); see Xattrs.get
+NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
+
+
+class Xattrs:
+    """Meaning of xattr requests."""
+
+    def __init__(self, inodes: Inodes) -> None:
+        self._inodes = inodes
+        self._capabilities = inodes.has_xattr_named(CAPABILITY)
+
+    def get(self, ino: Ino, name: bytes) -> bytes:
+        """Raises ENODATA. The kernel asks for security.capability at every write; a vault that never had one answers
+        from RAM."""
+        if name == CAPABILITY and not self._capabilities:
+            raise Refused(errno.ENODATA)
+        value = self._inodes.xattr(ino, name)
+        if value is None:
+            raise Refused(errno.ENODATA)
+        return value
+
+    def names(self, ino: Ino) -> list[bytes]:
+        return [name for name, _ in self._inodes.xattrs(ino)]
+
+    def set(self, row: Attributes, name: bytes, value: bytes, now_ns: int) -> None:
+        """Set or replace. An access list also sets the mode; one that says no more than the mode is not kept."""
+        if not name.startswith(NAMESPACES):
+            raise Refused(errno.EOPNOTSUPP)
+        if len(name) > XATTR_NAME_BYTES:
+            raise Refused(errno.ERANGE)
+        if len(value) > XATTR_VALUE_BYTES:
+            raise Refused(errno.E2BIG)
+        mode = row.mode
+        if name in (acl.ACCESS, acl.DEFAULT):
+            try:
+                entries = acl.parse(value)
+            except Corrupt as error:
+                raise Refused(errno.EINVAL) from error
+            if name == acl.ACCESS:
+                mode = acl.mode_of(entries, row.mode)
+                if acl.is_minimal(entries):
+                    self._inodes.delete_xattr(row.ino, name)
+                    self._inodes.update(row._replace(mode=mode, ctime_ns=now_ns))
+                    return
+        self._capabilities = self._capabilities or name == CAPABILITY
+        self._inodes.set_xattr(row.ino, name, value)
+        self._inodes.update(row._replace(mode=mode, ctime_ns=now_ns))
+
+    def remove(self, row: Attributes, name: bytes, now_ns: int) -> None:
+        """Raises ENODATA."""
+        if self._inodes.xattr(row.ino, name) is None:
+            raise Refused(errno.ENODATA)
+        self._inodes.delete_xattr(row.ino, name)
+        self._inodes.update(row._replace(ctime_ns=now_ns))
+
+    def after_chmod(self, ino: Ino, mode: int) -> None:
+        """chmod changes the access list, if there is one."""
+        value = self._inodes.xattr(ino, acl.ACCESS)
+        if value is not None:
+            self._inodes.set_xattr(ino, acl.ACCESS, acl.encode(acl.chmod(acl.parse(value), mode)))
+
+    def inherited(self, parent: Ino, mode: int) -> tuple[int, bytes | None, bytes | None]:
+        """(mode, access list, default list) of a new file in ``parent``, whose default list decides."""
+        value = self._inodes.xattr(parent, acl.DEFAULT)
+        if value is None:
+            return mode, None, None
+        entries, mode = acl.inherit(acl.parse(value), mode)
+        return mode, None if acl.is_minimal(entries) else acl.encode(entries), value
+
+    def give(self, ino: Ino, access: bytes | None, default: bytes | None) -> None:
+        """What ``inherited`` said, to the new inode."""
+        for name, value in ((acl.ACCESS, access), (acl.DEFAULT, default)):
+            if value is not None:
+                self._inodes.set_xattr(ino, name, value)

@@ -1,0 +1,352 @@
+"""The FUSE requests. A protocol adapter only: what a request means is in files.namespace, files.content, files.xattrs.
+
+Each handler translates, calls, and fills a reply. Errors become errno in one place (``answers``). Handlers run on the trio
+thread; only read, write, fsync and destructive requests during a commit ever wait.
+"""
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
+
+from megafs.config import NAME_BYTES
+from megafs.errors import MegaFSError, ReadOnly, Refused
+from megafs.files.commit import Committer
+from megafs.files.content import Content
+from megafs.files.namespace import Change, Namespace
+from megafs.files.xattrs import Xattrs
+from megafs.fuse.replies import Replies
+from megafs.model import Ino
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = Callable[Concatenate["Operations", P], Awaitable[R]]
+WRITING = os.O_WRONLY | os.O_RDWR
+
+
+def answers(handler: Handler[P, R]) -> Handler[P, R]:
+    """Every error of ours becomes its errno; a bug becomes EIO and a traceback in the log."""
+
+    @functools.wraps(handler)
+    async def answering(self: "Operations", *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(self, *args, **kwargs)
+        except Refused as error:
+            raise FUSEError(error.code) from None
+        except MegaFSError as error:
+            self.note_failure(handler.__name__, error)
+            raise FUSEError(error.code) from error
+        except FUSEError:
+            raise
+        except Exception:
+            log.exception("bug in %s", handler.__name__)
+            raise FUSEError(errno.EIO) from None
+
+    return answering
+
+
+class Handle:
+    """One open file: which late errors it has reported."""
+
+    __slots__ = ("flags", "ino", "seen")
+
+    def __init__(self, ino: Ino, flags: int, seen: int) -> None:
+        self.ino, self.flags, self.seen = ino, flags, seen
+
+
+class Operations(pyfuse3.Operations):
+    """One mount. Owner of the open handles."""
+
+    enable_writeback_cache = True
+    enable_acl = True
+    supports_dot_lookup = True
+
+    def __init__(
+        self,
+        names: Namespace,
+        content: Content,
+        xattrs: Xattrs,
+        commits: Committer,
+        *,
+        timeout_s: float,
+        space: Callable[[], tuple[int, int]],
+    ) -> None:
+        """``space()`` answers (bytes in all, bytes free) for statfs."""
+        super().__init__()
+        self._names, self._content, self._xattrs, self._commits = names, content, xattrs, commits
+        self._replies = Replies(timeout_s)
+        self._timeout_s = timeout_s
+        self._space = space
+        self._handles: dict[int, Handle] = {}
+        self._next_handle = 1
+        self._open_counts: dict[Ino, int] = {}
+        self._forgotten: set[Ino] = set()  # unlinked, forgotten by the kernel, still open
+        self.read_only: str = ""  # why; empty: it is not
+        self.failures = 0
+        self.last_failure = ""
+
+    def note_failure(self, request: str, error: MegaFSError) -> None:
+        """Count and log an error that is not the caller's own; one line each second at most would still name them all."""
+        self.failures += 1
+        sentence = f"{request}: {error}"
+        if sentence != self.last_failure:
+            self.last_failure = sentence
+            log.error("%s", sentence)
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise ReadOnly(self.read_only)
+
+    async def _destructive(self) -> None:
+        self._writable()
+        while (passing := self._commits.destructive()) is not None:
+            await passing.wait()
+
+    # -- names
+
+    @answers
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        row = self._names.lookup(Ino(parent_inode), name)
+        return self._replies.absent() if row is None else self._replies.entry(row)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        unlinked = self._names.unlinked
+        if not unlinked:
+            return
+        for ino, _ in inode_list:
+            if ino in unlinked:
+                if ino in self._open_counts:
+                    self._forgotten.add(Ino(ino))
+                else:
+                    self._names.purge(Ino(ino))
+        self._commits.note_change()
+
+    @answers
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._replies.entry(self._names.get(Ino(inode)))
+
+    @answers
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        if fields.update_size:
+            await self._destructive()
+        else:
+            self._writable()
+        change = Change(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+        )
+        row = self._names.change(Ino(inode), change)
+        self._commits.note_change()
+        return self._replies.entry(row)
+
+    @answers
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        if not self.read_only:
+            self._names.relatime(Ino(inode))
+        return self._names.target(Ino(inode))
+
+    @answers
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        return self._create(parent_inode, name, mode, ctx, rdev=rdev)
+
+    @answers
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._create(parent_inode, name, mode, ctx)
+
+    @answers
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        return self._create(parent_inode, name, 0o120777, ctx, target=target)
+
+    def _create(
+        self, parent: int, name: bytes, mode: int, ctx: RequestContext, *, rdev: int = 0, target: bytes | None = None
+    ) -> EntryAttributes:
+        self._writable()
+        row = self._names.create(Ino(parent), name, mode, ctx.uid, ctx.gid, rdev=rdev, target=target)
+        self._commits.note_change()
+        return self._replies.entry(row)
+
+    @answers
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        self._writable()
+        row = self._names.link(Ino(inode), Ino(new_parent_inode), new_name)
+        self._commits.note_change()
+        return self._replies.entry(row)
+
+    @answers
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._destructive()
+        self._names.unlink(Ino(parent_inode), name)
+        self._commits.note_change()
+
+    @answers
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._destructive()
+        self._names.rmdir(Ino(parent_inode), name)
+        self._commits.note_change()
+
+    @answers
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        await self._destructive()
+        self._names.rename(Ino(parent_inode_old), name_old, Ino(parent_inode_new), name_new, flags)
+        self._commits.note_change()
+
+    # -- directories: the handle is the inode number; cookies are rows, so there is nothing to keep
+
+    @answers
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return inode
+
+    @answers
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        if start_id == 0 and not self.read_only:
+            self._names.relatime(Ino(fh))
+        reply = pyfuse3.readdir_reply
+        entry = self._replies.entry
+        after = start_id
+        while page := self._names.page(Ino(fh), after):
+            for cookie, name, row in page:
+                if not reply(token, name, entry(row), cookie):
+                    return
+                after = cookie
+
+    async def releasedir(self, fh: int) -> None:
+        return
+
+    @answers
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._commits.durable_now()
+
+    # -- files
+
+    def _opened(self, ino: Ino, flags: int) -> FileInfo:
+        number = self._next_handle
+        self._next_handle += 1
+        late = self._content.errors.get(ino)
+        self._handles[number] = Handle(ino, flags, late[0] if late else 0)
+        self._open_counts[ino] = self._open_counts.get(ino, 0) + 1
+        if flags & os.O_DIRECT:
+            self._content.note_random(ino)
+        return FileInfo(fh=number, keep_cache=True)
+
+    @answers
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        if flags & WRITING:
+            self._writable()
+        if flags & os.O_TRUNC:
+            await self._destructive()
+            self._names.change(Ino(inode), Change(size=0))
+            self._commits.note_change()
+        return self._opened(Ino(inode), flags)
+
+    @answers
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        entry = self._create(parent_inode, name, mode, ctx)
+        return self._opened(Ino(entry.st_ino), flags), entry
+
+    @answers
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        ino = self._handles[fh].ino
+        row = self._names.row(ino)
+        if not off and not self.read_only:
+            self._names.relatime(ino)
+        return await self._content.read(ino, off, size, row.size)  # type: ignore[return-value]  # any buffer will do
+
+    @answers
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        handle = self._handles[fh]
+        if self.read_only:
+            raise ReadOnly(self.read_only)
+        self._report_late(handle)
+        await self._content.write(handle.ino, off, buf)
+        self._commits.note_change()
+        return len(buf)
+
+    def _report_late(self, handle: Handle) -> None:
+        late = self._content.late_error(handle.ino, handle.seen)
+        if late is not None:
+            handle.seen = late[0]
+            raise FUSEError(late[1])
+
+    async def flush(self, fh: int) -> None:
+        """Once; the kernel then stops asking. It still writes back on close, and close still returns what that says."""
+        raise FUSEError(errno.ENOSYS)
+
+    @answers
+    async def release(self, fh: int) -> None:
+        ino = self._handles.pop(fh).ino
+        left = self._open_counts[ino] - 1
+        if left:
+            self._open_counts[ino] = left
+            return
+        del self._open_counts[ino]
+        if ino in self._forgotten:
+            self._forgotten.discard(ino)
+            self._names.purge(ino)
+            self._commits.note_change()
+
+    @answers
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        handle = self._handles[fh]
+        await self._commits.durable_now()
+        self._report_late(handle)
+
+    @answers
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        total, free = self._space()
+        found = StatvfsData()
+        found.f_bsize = found.f_frsize = 4096
+        found.f_blocks = total // 4096
+        found.f_bfree = found.f_bavail = free // 4096
+        found.f_files = 1 << 40
+        found.f_ffree = found.f_favail = 1 << 39
+        found.f_namemax = NAME_BYTES
+        return found
+
+    # -- extended attributes
+
+    @answers
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        return self._xattrs.get(Ino(inode), name)
+
+    @answers
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        return self._xattrs.names(Ino(inode))
+
+    @answers
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        self._writable()
+        self._names.set_xattr(Ino(inode), name, value)
+        self._commits.note_change()
+
+    @answers
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._writable()
+        self._names.remove_xattr(Ino(inode), name)
+        self._commits.note_change()
+
+    async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
+        """Never asked under default_permissions; ENOSYS makes the kernel stop asking where it is not."""
+        raise FUSEError(errno.ENOSYS)
