@@ -57,12 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _misused(error: typer.TyperException) -> int:
-    context = getattr(error, "ctx", None)
     said = error.format_message()
-    if context is None or "\n" in said:  # no subcommand was given: the help is the message
+    if "\n" in said:  # no subcommand was given: the help is the message
         print(said, file=sys.stderr)
         return error.exit_code
-    return _failed(f"{said.rstrip('.')} (see {context.command_path} --help)", error.exit_code)
+    context = getattr(error, "ctx", None)
+    command = "megafs" if context is None else context.command_path
+    return _failed(f"{said.rstrip('.')} (see {command} --help)", error.exit_code)
 
 
 def _failed(sentence: str, status: int) -> int:

@@ -26,7 +26,7 @@ class Mount:
 def parsed(table: str) -> list[Mount]:
     """The MegaFS mounts of a mountinfo text, oldest first. Pure."""
     found = []
-    for line in table.splitlines():
+    for line in table.split("\n"):  # not splitlines: a name may hold U+2028
         left, separator, right = line.partition(" - ")
         fields, of_kind = left.split(" "), right.split(" ")
         if not separator or len(fields) < 6 or len(of_kind) < 3 or of_kind[0] != FILE_SYSTEM:

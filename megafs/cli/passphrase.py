@@ -99,7 +99,10 @@ def _from_file(file: Path) -> str:
 
 def _from_command(command: str) -> str:
     try:
-        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, timeout=COMMAND_S, check=True)
+        words = shlex.split(command)
+        if not words:
+            raise ValueError("it is empty")
+        done = subprocess.run(words, stdout=subprocess.PIPE, timeout=COMMAND_S, check=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise Usage(f"the passphrase command failed: {_reason(error)}") from error
     return _line(done.stdout)

@@ -1,0 +1,74 @@
+"""A stand-in for the daemon's entry points, and a vault directory whose slot opens."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import megafs
+from megafs.config import VaultPaths
+from megafs.crypto import slot
+
+WORDS = [f"word{number}" for number in range(24)]
+
+
+class Entries:
+    """The entry points of ``megafs.daemon``, noting how they were called and doing as little as keeps their promise."""
+
+    def __init__(self):
+        self.calls = []
+        self.error = None
+
+    def create_vault(self, paths, **arguments):
+        self.calls.append((paths, arguments))
+        if self.error:
+            raise self.error
+        paths.root.mkdir(mode=0o700)
+        paths.slot.write_bytes(slot.make_slot(arguments["passphrase"], b"body", memory_kib=64 * 1024))
+        return WORDS
+
+    def attach_vault(self, paths, **arguments):
+        self.calls.append((paths, arguments))
+        self.agreed = arguments["confirm"]("Become the writing device?")
+        paths.root.mkdir(mode=0o700)
+        return SimpleNamespace()
+
+    def run(self, paths, **arguments):
+        self.calls.append((paths, arguments))
+        if self.error:
+            raise self.error
+        arguments["ready"]()
+
+
+@pytest.fixture
+def entries(monkeypatch):
+    stand_in = Entries()
+    monkeypatch.setitem(sys.modules, "megafs.daemon", stand_in)
+    monkeypatch.setattr(megafs, "daemon", stand_in, raising=False)
+    return stand_in
+
+
+@pytest.fixture
+def phrase_file(tmp_path):
+    file = tmp_path / "phrase"
+    file.write_text("correct horse\n")
+    file.chmod(0o600)
+    return file
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A state directory without a vault."""
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+@pytest.fixture
+def vault(state):
+    """A vault named v whose passphrase is ``correct horse``; nothing but its slot is there."""
+    paths = VaultPaths(root=state / "v")
+    paths.root.mkdir(mode=0o700)
+    paths.slot.write_bytes(slot.make_slot("correct horse", b"body", memory_kib=64 * 1024))
+    paths.slot.chmod(0o600)
+    return paths
