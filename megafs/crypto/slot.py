@@ -16,6 +16,7 @@ ceiling (a machine brought down) before anything is derived.
 
 import struct
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import urandom
 
@@ -62,6 +63,15 @@ class SlotLimits:
 
 LIMITS = SlotLimits()
 
+Derive = Callable[[bytes, bytes], bytes]  # passphrase and header to a key
+
+
+def argon2id(passphrase: bytes, header: bytes) -> bytes:
+    """The key of a slot with this header."""
+    _, memory_kib, iterations, lanes, salt = HEADER.unpack(header)
+    argon2 = Argon2id(salt=salt, length=KEY_BYTES, iterations=iterations, lanes=lanes, memory_cost=memory_kib)
+    return argon2.derive(passphrase)
+
 
 def make_slot(
     passphrase: str,
@@ -72,20 +82,21 @@ def make_slot(
     lanes: int = LANES,
     random: Random = urandom,
     limits: SlotLimits = LIMITS,
+    derive: Derive = argon2id,
 ) -> bytes:
     """Seal ``body``. Takes a good part of a second: call it in a thread. Usage if no slot can be made of these."""
     secret = _passphrase_bytes(passphrase)
     if not limits.accept(memory_kib, iterations, lanes):
         raise Usage("these key derivation parameters are out of bounds")
     header = HEADER.pack(MAGIC, memory_kib, iterations, lanes, random(SALT_BYTES))
-    sealed = seal(_derived(secret, header), context(Kind.SLOT, 0, NO_VAULT, header), body)
+    sealed = seal(_derived(derive, secret, header), context(Kind.SLOT, 0, NO_VAULT, header), body)
     slot = header + sealed
     if len(slot) + CHECK_BYTES > SLOT_BYTES:
         raise Usage("too much for a key slot")
     return slot + digest(slot)[:CHECK_BYTES]
 
 
-def open_slot(passphrase: str, slot: Bytes, *, limits: SlotLimits = LIMITS) -> bytes:
+def open_slot(passphrase: str, slot: Bytes, *, limits: SlotLimits = LIMITS, derive: Derive = argon2id) -> bytes:
     """The body. DamagedSlot before anything is derived, WrongKey after. Call it in a thread."""
     slot = bytes(slot[: SLOT_BYTES + 1])
     header, sealed = slot[: HEADER.size], slot[HEADER.size : -CHECK_BYTES]
@@ -100,7 +111,7 @@ def open_slot(passphrase: str, slot: Bytes, *, limits: SlotLimits = LIMITS) -> b
         raise DamagedSlot("The key slot asks for key derivation parameters out of bounds.")
     try:
         secret = _passphrase_bytes(passphrase)
-        return open_sealed(_derived(secret, header), context(Kind.SLOT, 0, NO_VAULT, header), sealed)
+        return open_sealed(_derived(derive, secret, header), context(Kind.SLOT, 0, NO_VAULT, header), sealed)
     except (Usage, Unauthentic):
         raise WrongKey("The passphrase is wrong.") from None
 
@@ -116,10 +127,9 @@ def _passphrase_bytes(passphrase: str) -> bytes:
     return secret
 
 
-def _derived(passphrase: bytes, header: bytes) -> bytes:
-    _, memory_kib, iterations, lanes, salt = HEADER.unpack(header)
+def _derived(derive: Derive, passphrase: bytes, header: bytes) -> bytes:
     try:
-        argon2 = Argon2id(salt=salt, length=KEY_BYTES, iterations=iterations, lanes=lanes, memory_cost=memory_kib)
-        return argon2.derive(passphrase)
+        return derive(passphrase, header)
     except MemoryError:
+        memory_kib = HEADER.unpack(header)[1]
         raise MegaFSError(f"Opening the key slot takes {memory_kib >> 10} MiB of free memory.") from None
