@@ -1,7 +1,7 @@
 """Hosts: from a URL and its secrets to a ready Host. One row per kind.
 
-The kinds' modules are imported when first opened: asyncssh and opendal take a third of a second, which every command
-would pay.
+The kinds' modules are imported when first opened: asyncssh, httpx and opendal take a good part of a second, which every
+command would pay.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,8 +23,51 @@ def _directory(url: HostUrl, secrets: Secrets, label: str) -> Host:
     return DirectoryHost(Path("/", *url.folders), label=label)
 
 
+def _s3(url: HostUrl, secrets: Secrets, label: str) -> Host:
+    from megafs.hosts.objectstore import s3_host
+
+    return s3_host(url, secrets, label)
+
+
+def _gs(url: HostUrl, secrets: Secrets, label: str) -> Host:
+    from megafs.hosts.objectstore import gs_host
+
+    return gs_host(url, secrets, label)
+
+
+def _azblob(url: HostUrl, secrets: Secrets, label: str) -> Host:
+    from megafs.hosts.objectstore import azblob_host
+
+    return azblob_host(url, secrets, label)
+
+
+def _b2(url: HostUrl, secrets: Secrets, label: str) -> Host:
+    from megafs.hosts.objectstore import b2_host
+
+    return b2_host(url, secrets, label)
+
+
+def _webdav(url: HostUrl, secrets: Secrets, label: str) -> Host:
+    from megafs.hosts.webdav import WebdavHost
+
+    return WebdavHost(url, secrets, label=label)
+
+
+def _sftp(url: HostUrl, secrets: Secrets, label: str) -> Host:
+    from megafs.hosts.sftp import SftpHost
+
+    return SftpHost(url, secrets, label=label)
+
+
 KINDS: Mapping[str, Callable[[HostUrl, Secrets, str], Host]] = {
     "file": _directory,
+    "s3": _s3,
+    "webdav": _webdav,
+    "webdavs": _webdav,
+    "sftp": _sftp,
+    "gs": _gs,
+    "azblob": _azblob,
+    "b2": _b2,
 }
 
 

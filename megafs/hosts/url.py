@@ -20,6 +20,7 @@ class UrlRules:
     user: bool = False  # a user name or key is needed
     folders: int = 0  # path segments needed: bucket, container
     options: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()  # options that must be there
     secrets: tuple[str, ...] = ()  # names that open_host takes, most usual first
     wants_secret: bool = False  # without the first one nothing works
 
@@ -35,7 +36,7 @@ RULES: Mapping[str, UrlRules] = {
         wants_secret=True,
     ),
     "webdav": UrlRules(example="webdav://USER@dav.example.org/folder", secrets=("password",)),
-    "webdavs": UrlRules(example="webdavs://USER@dav.example.org/folder", secrets=("password",)),
+    "webdavs": UrlRules(example="webdavs://USER@dav.example.org/folder", options=("ca",), secrets=("password",)),
     "sftp": UrlRules(
         example="sftp://USER@example.org/folder",
         user=True,
@@ -56,6 +57,7 @@ RULES: Mapping[str, UrlRules] = {
         example="b2://KEYID@BUCKET/PREFIX?bucket_id=ID",
         user=True,
         options=("bucket_id",),
+        needed=("bucket_id",),
         secrets=("application_key",),
         wants_secret=True,
     ),
@@ -140,6 +142,9 @@ def _check(url: HostUrl, pairs: list[tuple[str, str]]) -> None:
         raise Usage(f"the path of a {url.kind} URL has no '.', '..' or hidden characters")
     if len(pairs) != len(url.options):
         raise Usage(f"an option stands twice in the {url.kind} URL")
+    for key in rules.needed:
+        if key not in url.options:
+            raise Usage(f"a {url.kind} URL needs the option {key}; {like}")
     for key, value in url.options.items():
         if key not in rules.options:
             known = f"; known: {', '.join(rules.options)}" if rules.options else ""

@@ -167,7 +167,7 @@ class Evil(StrEnum):
 
 
 class EvilHost(Wrapped):
-    """Stores honestly, answers as ``deeds`` say (by name; ``everything`` for all). Keeps a transcript of what it saw."""
+    """Stores honestly, answers as ``deeds`` say (by name; ``everything`` for all); writes down what it saw."""
 
     def __init__(self, inner: Host) -> None:
         super().__init__(inner)

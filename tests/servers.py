@@ -1,0 +1,200 @@
+"""Real servers on 127.0.0.1 for tests: each a context manager that yields a Server once it answers, and ends it.
+
+rclone, moto_server, wsgidav and weed are test dependencies and lie beside the interpreter; sshd is the system's.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+START_S = 60.0
+KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMIK7MDENG"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """``url`` has a ``{folder}`` for a place of one's own; ``root`` is where the server keeps it, if it is files."""
+
+    url: str
+    secrets: Mapping[str, str]
+    port: int
+    root: Path | None = None
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    def place(self, folder: str) -> str:
+        return self.url.format(folder=folder, port=self.port)
+
+    def place_through(self, folder: str, port: int) -> str:
+        """The same place behind a proxy on another port."""
+        return self.url.format(folder=folder, port=port)
+
+
+def program(name: str) -> str:
+    """A program of the test environment, else of the system."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    assert found, f"{name} is not installed: pip install 'megafs[test]', or the package of the system"
+    return found
+
+
+def has(name: str) -> bool:
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is not None
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def started(folder: Path, *command: str, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs until the block ends; its output is in ``folder/log``, and in the error of a failed start."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program(command[0]), *command[1:]], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while not ready():
+            assert process.poll() is None, f"{command[0]} ended: {log.read_text(errors='replace')[-2000:]}"
+            assert time.monotonic() < deadline, f"{command[0]} is silent: {log.read_text(errors='replace')[-2000:]}"
+            time.sleep(0.02)  # waits for a foreign process, which no event tells
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def moto(folder: Path) -> Iterator[Server]:
+    port = free_port()
+    command = ("moto_server", "-H", "127.0.0.1", "-p", str(port))
+    with started(folder, *command, ready=lambda: _answers(port)) as process:
+        with urlopen(Request(f"http://127.0.0.1:{port}/bucket", method="PUT")) as answer:
+            assert answer.status == 200
+        url = f"s3://{KEY}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off"
+        yield Server(url=url, secrets={"secret_key": SECRET}, port=port, process=process)
+
+
+@contextmanager
+def rclone(folder: Path, kind: str) -> Iterator[Server]:
+    """``rclone serve s3|webdav|sftp``."""
+    port, root = free_port(), folder / "root"
+    (root / "bucket").mkdir(parents=True)
+    place = ("--addr", f"127.0.0.1:{port}", "--config", "/dev/null")
+    extra: tuple[str, ...] = ("--user", "user", "--pass", SECRET)
+    secrets, url = {"password": SECRET}, f"{kind}://user@127.0.0.1:{{port}}/{{folder}}"
+    if kind == "s3":
+        extra = ("--auth-key", f"{KEY},{SECRET}")
+        secrets, url = {"secret_key": SECRET}, f"s3://{KEY}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off"
+    elif kind == "sftp":
+        _key_pair(folder / "host_key")
+        known = _known_hosts(folder, folder / "host_key.pub", port)
+        extra = (*extra, "--key", str(folder / "host_key"))
+        url += f"?known_hosts={known}"
+    with started(folder, "rclone", "serve", kind, *place, *extra, str(root), ready=lambda: _answers(port)) as process:
+        yield Server(url=url, secrets=secrets, port=port, root=root, process=process)
+
+
+@contextmanager
+def openssh(folder: Path) -> Iterator[Server]:
+    """sshd for the user who runs the tests, with a key of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, root = free_port(), folder / "root"
+    root.mkdir()
+    for name in ("host_key", "client_key"):
+        _key_pair(folder / name)
+    shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\n"
+        f"AuthorizedKeysFile {folder}/authorized_keys\nPidFile {folder}/pid\nUsePAM no\n"
+        "StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+        "MaxStartups 100\nMaxSessions 100\nSubsystem sftp internal-sftp\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    known = _known_hosts(folder, folder / "host_key.pub", port)
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    url = f"sftp://{user}@127.0.0.1:{{port}}{root}/{{folder}}?key={folder}/client_key&known_hosts={known}"
+    command = ("sshd", "-D", "-e", "-f", str(folder / "sshd_config"))
+    with started(folder, *command, ready=lambda: _answers(port)) as process:
+        yield Server(url=url, secrets={}, port=port, root=root, process=process)
+
+
+@contextmanager
+def wsgidav(folder: Path) -> Iterator[Server]:
+    port, root = free_port(), folder / "root"
+    root.mkdir(parents=True)
+    (folder / "users.yaml").write_text(
+        f"simple_dc:\n  user_mapping:\n    '*':\n      user:\n        password: {SECRET}\n"
+        f"http_authenticator:\n  accept_digest: false\n  default_to_digest: false\n  accept_basic: true\n"
+    )
+    command = ("wsgidav", "-H", "127.0.0.1", "-p", str(port), "-r", str(root), "-c", str(folder / "users.yaml"))
+    with started(folder, *command, "--server", "cheroot", ready=lambda: _answers(port)) as process:
+        url = "webdav://user@127.0.0.1:{port}/{folder}"
+        yield Server(url=url, secrets={"password": SECRET}, port=port, root=root, process=process)
+
+
+@contextmanager
+def seaweedfs(folder: Path) -> Iterator[Server]:
+    """Master, volume server, filer and S3 gateway in one process; checks signatures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = [free_port() for _ in range(4)]
+    master, volume, filer, s3 = map(str, ports)
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    command = ["weed", "server", "-dir", str(folder), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
+    command += ["-master.port", master, "-volume.port", volume, "-filer", "-filer.port", filer, "-s3", "-s3.port", s3]
+    command += ["-s3.config", str(folder / "s3.json"), "-master.volumeSizeLimitMB", "256", "-volume.max", "8"]
+    command += ["-master.telemetry=false"]
+    with started(folder, *command, ready=lambda: _has_bucket(int(s3), int(filer))) as process:
+        url = f"s3://{KEY}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off"
+        yield Server(url=url, secrets={"secret_key": SECRET}, port=int(s3), process=process)
+
+
+def _has_bucket(s3: int, filer: int) -> bool:
+    """Buckets of SeaweedFS are folders of its filer, which needs no signature."""
+    try:
+        with urlopen(Request(f"http://127.0.0.1:{filer}/buckets/bucket/", method="POST"), timeout=2) as answer:
+            return answer.status < 300 and _answers(s3)
+    except OSError:
+        return False
+
+
+def _key_pair(path: Path) -> None:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def _known_hosts(folder: Path, public_key: Path, port: int) -> Path:
+    kind, key = public_key.read_text().split()[:2]
+    known = folder / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    return known
