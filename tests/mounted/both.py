@@ -5,7 +5,7 @@ Stat results become ``Facts``, the directory's own path becomes ``ROOT``.
 
 What is left out of a comparison, and why: st_ino and st_dev (they name the file system); st_blksize (a hint);
 the size and blocks of directories and the blocks of symlinks (how a file system stores names is its own affair);
-st_blocks of files (compared by range in test_sparse); times (compared as relations in test_times, exactly in test_utimens).
+st_blocks of files (by range in test_sparse); times (as relations in test_times, exactly in test_utimens).
 """
 
 import errno
