@@ -1,6 +1,12 @@
 """Options of the whole suite."""
 
 import pytest
+from hypothesis import settings
+
+# `--hypothesis-profile=ci`: thousands of examples, the same ones each time. No deadlines: the machine may be busy.
+settings.register_profile("dev", max_examples=100, deadline=None)
+settings.register_profile("ci", max_examples=3000, deadline=None, derandomize=True)
+settings.load_profile("dev")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
