@@ -1,6 +1,7 @@
 """The loop under pyfuse3: it polls only as much as it should, everybody else still runs, and it ends when told."""
 
 import errno
+import itertools
 import os
 import select
 import socket
@@ -44,7 +45,9 @@ class FakePoll:
 
 def paced(poll: FakePoll, step_s: float = 0.0) -> tuple[loop.Pace, FakeClock]:
     clock = FakeClock(step_s)
-    return loop.Pace(clock, lambda: poll), clock
+    pace = loop.Pace(clock, lambda: poll)
+    pace.may_poll = True
+    return pace, clock
 
 
 @pytest.fixture
@@ -103,6 +106,47 @@ async def test_a_quick_client_is_polled_for_again(pipe):
     for _ in range(8):
         await wait_for(pace, clock, pipe, wait_s=50e-6)
     assert pace.poll_s == loop.POLL_S
+
+
+async def test_no_polling_while_a_handler_waits():
+    poll = FakePoll()
+    pace, _ = paced(poll, step_s=5e-6)
+    lock = loop.Lock(pace)
+    handler_waits, go_on = trio.Event(), trio.Event()
+    polls: list[int] = []
+
+    async def reads_two() -> None:
+        for _ in range(2):
+            async with lock:
+                before = poll.polls
+                assert not pace.readable(7)
+                polls.append(poll.polls - before)
+
+    async def reads_one_and_waits() -> None:
+        async with lock:
+            pass
+        handler_waits.set()
+        await go_on.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reads_one_and_waits)
+        await handler_waits.wait()
+        await reads_two()
+        go_on.set()
+    assert polls[0] == 1, "the result that the handler waits for may come in next"
+    assert polls[1] > 1
+
+
+async def test_a_waiting_handler_makes_turns_short_and_then_longer():
+    pace, _ = paced(FakePoll())
+    pace.take_over(trio.lowlevel.current_task())
+    turns = []
+    for _ in range(8):
+        turns.append(pace.turn_s)
+        await pace.give_way()
+    assert turns[0] == loop.TURN_LEAST_S
+    assert all(later == min(2 * earlier, loop.TURN_S) for earlier, later in itertools.pairwise(turns))
+    assert turns[-1] == loop.TURN_S
 
 
 async def test_taking_a_free_lock_is_no_checkpoint():
@@ -205,6 +249,7 @@ async def test_others_run_under_endless_load():
 async def test_without_turns_nobody_else_would_run(monkeypatch):
     """The control of the test above."""
     monkeypatch.setattr(loop, "TURN_S", 10**9)
+    monkeypatch.setattr(loop, "TURN_LEAST_S", 10**9)
     pace, _ = paced(FakePoll(then=True), step_s=10e-6)
     stand_in = loop.Trio(pace)
     steps = [0]
