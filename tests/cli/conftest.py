@@ -1,5 +1,7 @@
 """A stand-in for the daemon's entry points, and a vault directory whose slot opens."""
 
+import logging
+import os
 import sys
 from types import SimpleNamespace
 
@@ -46,6 +48,21 @@ def entries(monkeypatch):
     monkeypatch.setitem(sys.modules, "megafs.daemon", stand_in)
     monkeypatch.setattr(megafs, "daemon", stand_in, raising=False)
     return stand_in
+
+
+@pytest.fixture(autouse=True)
+def clean_logging():
+    """What a mount in this process does to it, undone."""
+    root = logging.getLogger()
+    handlers, level, umask = root.handlers[:], root.level, os.umask(0o022)
+    yield root
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+    os.umask(umask)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture

@@ -76,20 +76,6 @@ def test_whether_stderr_is_the_journal():
         assert not under_systemd(wrong)
 
 
-@pytest.fixture
-def clean_logging():
-    root = logging.getLogger()
-    handlers, level, umask = root.handlers[:], root.level, os.umask(0o022)
-    yield root
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            root.removeHandler(handler)
-            handler.close()
-    root.setLevel(level)
-    os.umask(umask)
-    logging.captureWarnings(False)
-
-
 def test_the_log_is_private_and_rotates(tmp_path, clean_logging):
     logs.start(tmp_path / "log", to_stderr=False, journal=False)
     for _ in range(3):
