@@ -14,7 +14,7 @@ from megafs.model import Bytes
 
 SALT_BYTES = 24
 NONCE_BYTES = 12
-COMMITMENT_BYTES = 32
+DERIVED_BYTES = KEY_BYTES + NONCE_BYTES + 32  # the rest is the commitment
 STEP_BYTES = SEGMENT_BYTES + TAG_BYTES
 ALGORITHM = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
 
@@ -30,12 +30,16 @@ def open_range(
     key: bytes, context: bytes, *, total_bytes: int, start: int, stop: int, header: Bytes, part: Bytes
 ) -> bytes:
     """Plain bytes ``start`` to ``stop``; ``total_bytes`` comes from the index. Unauthentic if anything does not fit."""
+    derived = expand(key, ALGORITHM + bytes(header[:SALT_BYTES]) + context, DERIVED_BYTES)
+    return open_derived(derived, total_bytes=total_bytes, start=start, stop=stop, header=header, part=part)
+
+
+def open_derived(derived: bytes, *, total_bytes: int, start: int, stop: int, header: Bytes, part: Bytes) -> bytes:
+    """The same with what was derived from key, salt and context: AES key, base nonce and commitment."""
     low, high = cover(total_bytes, start, stop)
     if len(header) != HEADER_BYTES or len(part) != high - low:
         raise Unauthentic("sealed bytes do not open here")
-    salt, commitment = bytes(header[:SALT_BYTES]), header[SALT_BYTES:]
-    derived = expand(key, ALGORITHM + salt + context, KEY_BYTES + NONCE_BYTES + COMMITMENT_BYTES)
-    if not same(derived[KEY_BYTES + NONCE_BYTES :], commitment):
+    if not same(derived[KEY_BYTES + NONCE_BYTES :], header[SALT_BYTES:]):
         raise Unauthentic("sealed bytes do not open here")
     cipher = AESGCM(derived[:KEY_BYTES])
     base = int.from_bytes(derived[KEY_BYTES : KEY_BYTES + NONCE_BYTES], "big")
@@ -53,7 +57,12 @@ def open_range(
 
 
 def _segments(total_bytes: int, start: int, stop: int) -> tuple[int, int]:
-    """The first segment of the range and the one after its last; an empty range still opens one."""
+    """The first segment of the range and the one after its last.
+
+    A range that reaches the end takes the final segment even if that is empty: it proves that the object ends there.
+    """
     assert 0 <= start <= stop <= total_bytes
     first = start // SEGMENT_BYTES
+    if stop == total_bytes:
+        return first, total_bytes // SEGMENT_BYTES + 1
     return first, max(first + 1, -(-stop // SEGMENT_BYTES))

@@ -37,6 +37,7 @@ def test_only_what_is_needed_is_asked_for():
     assert cover(total, SEGMENT, 2 * SEGMENT) == (56 + SEGMENT + 16, 56 + 2 * (SEGMENT + 16))
     assert cover(total, 3 * SEGMENT, total) == (56 + 3 * (SEGMENT + 16), 56 + 3 * (SEGMENT + 16) + 21)
     assert cover(total, total, total) == (56 + 3 * (SEGMENT + 16), 56 + 3 * (SEGMENT + 16) + 21)
+    assert cover(SEGMENT, 0, SEGMENT) == (56, 56 + SEGMENT + 32)
     assert cover(SEGMENT, SEGMENT, SEGMENT) == (56 + SEGMENT + 16, 56 + SEGMENT + 32)
 
 
@@ -72,3 +73,11 @@ def test_wrong_key_context_place_or_length():
     ):
         with pytest.raises(Unauthentic):
             attempt()
+
+
+def test_reaching_the_end_proves_the_end():
+    sealed = SEALED[3 * SEGMENT]
+    cut = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    assert ranged(cut, 3 * SEGMENT, 0, 3 * SEGMENT - 1) == PLAIN[: 3 * SEGMENT - 1]
+    with pytest.raises(Unauthentic):
+        ranged(cut, 3 * SEGMENT, 0, 3 * SEGMENT)
