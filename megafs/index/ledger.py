@@ -1,7 +1,7 @@
 """Statements on the tables of shipping: outbox, upload, acknowledged, owed, head, host_head, part, dropped.
 
-What is committed but not on the hosts, what is frozen and who has it, what is owed, what was seen. Rows only: what to do
-with them is decided in sync/. Everything here is local to the device and becomes durable with the next commit.
+What is committed but not on the hosts, what is frozen and who has it, what is owed, what was seen. Rows only: what
+to do with them is decided in sync/. Everything here is local to the device and becomes durable with the next commit.
 """
 
 from collections.abc import Iterable
@@ -121,6 +121,15 @@ class Ledger:
             PackNumber(row[0])
             for row in self._connection.execute("SELECT number FROM local_pack WHERE state = 1 ORDER BY number")
         ]
+
+    def unshipped_packs(self) -> list[PackNumber]:
+        """Packs open, closed or on too few hosts."""
+        rows = self._connection.execute("SELECT number FROM local_pack WHERE state < ? ORDER BY number", (SHIPPED,))
+        return [PackNumber(row[0]) for row in rows]
+
+    def newest_local_pack(self) -> PackNumber:
+        """The greatest pack number with a file here; 0 for none."""
+        return PackNumber(int(self._execute("SELECT max(number) FROM local_pack").get or 0))
 
     def unshipped_bytes(self) -> int:
         """Bytes of packs that no host must have yet, plus changesets not in a commit object."""

@@ -1,0 +1,93 @@
+"""Frozen objects on their way: one lane per host, in the order in which they were frozen, none waiting for another.
+
+Upload rows in, acknowledged rows out. A lane whose host is down pauses and tries again; the rows wait. Only rows up to
+``durable`` are sent: what a crash could take back must not be on a host. Before each commit object the lane looks on
+its host whether another device has taken the vault over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from megafs.crypto.keys import STEP_IDENT
+from megafs.errors import HostError, ReadOnly, Unavailable
+from megafs.index.ledger import Ledger, Upload
+from megafs.model import HostId, Kind
+from megafs.sync.claims import Claims
+from megafs.sync.objects import Objects
+
+PAUSE_FIRST_S = 1.0
+PAUSE_MOST_S = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class LaneState:
+    """How one host does; owner: its lane."""
+
+    error: str = ""  # of the last attempt; empty: it went well
+    pause_s: float = PAUSE_FIRST_S
+
+
+class Lanes:
+    """Owner of the lanes' states and of ``durable``."""
+
+    def __init__(
+        self, objects: Objects, ledger: Ledger, claims: Claims, *, changed: Callable[[], None], lost: Callable[[], None]
+    ) -> None:
+        """``changed`` is called after each acknowledgement and error; ``lost`` once a better claim was seen."""
+        self._objects, self._ledger, self._claims = objects, ledger, claims
+        self._changed, self._lost = changed, lost
+        # Rows found at the start were read from the database file, so they survived.
+        self.durable = ledger.newest_upload()
+        self.states: dict[HostId, LaneState] = {}
+        self._more = trio.Event()
+
+    def wake(self) -> None:
+        """There may be more to send, or a pausing lane should try again now."""
+        self._more.set()
+        self._more = trio.Event()
+
+    async def run(self, host: HostId) -> None:
+        """Send to one host until cancelled, or until the vault was taken over."""
+        state = self.states.setdefault(host, LaneState())
+        while True:
+            upload = self._ledger.next_upload(host, self.durable)
+            more = self._more
+            if upload is None:
+                await more.wait()
+                continue
+            try:
+                await self._send(host, upload)
+            except ReadOnly:
+                self._lost()
+                return
+            except (HostError, Unavailable) as error:
+                state.error = str(error)
+                self._changed()
+                with trio.move_on_after(state.pause_s):
+                    await more.wait()
+                state.pause_s = min(2 * state.pause_s, PAUSE_MOST_S)
+            else:
+                state.error, state.pause_s = "", PAUSE_FIRST_S
+                self._acknowledge(host, upload)
+                self._changed()
+
+    async def _send(self, host: HostId, upload: Upload) -> None:
+        if upload.kind is Kind.COMMIT:
+            await self._claims.look_on(host)
+        body = upload.body
+        if not body:
+            body = await self._objects.read(upload.kind, upload.ident, lambda sealed: self._checked(upload, sealed))
+        await self._objects.put(host, upload.kind, upload.ident, body)
+
+    def _checked(self, upload: Upload, sealed: bytes) -> bytes:
+        """What another host has, if it opens at its place: damage is not passed on."""
+        self._objects.keyring.open(upload.kind, [upload.ident], sealed)
+        return sealed
+
+    def _acknowledge(self, host: HostId, upload: Upload) -> None:
+        self._ledger.acknowledge(upload.n, host)
+        if upload.kind is Kind.HEAD:
+            device, seq = STEP_IDENT.unpack(upload.ident)
+            self._ledger.set_host_head(host, device, seq)

@@ -1,0 +1,90 @@
+"""When something leaves this device: which pack closes, which commits become an object, when a checkpoint is due. Pure.
+
+Rows and times in, a decision out; sync.ship carries it out. No clock is read here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from megafs.config import MIB, Settings
+from megafs.index.ledger import OutboxRow
+from megafs.model import PackNumber
+
+COMMIT_AGE_S = 10.0  # a commit waits this long for others, so that a busy device ships one object in ten seconds
+COMMITS_PER_CHECKPOINT = 256  # an attach fetches at most this many objects one after another
+CHANGESETS_PER_CHECKPOINT_BYTES = 64 * MIB
+CHANGESETS_PER_OBJECT_BYTES = 16 * MIB  # a commit object stays small enough for a slow line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPack:
+    """The pack being written: when its first and its last byte were appended."""
+
+    number: PackNumber
+    first_s: float
+    last_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Outbox rows ``first`` to ``last``, which may become one commit object now."""
+
+    first: int
+    last: int
+    pack: PackNumber
+    oldest_s: float
+
+
+def close_at(pack: OpenPack, settings: Settings) -> float:
+    """When an open pack closes if nothing more is written."""
+    return min(pack.last_s + settings.pack_idle_s, pack.first_s + settings.pack_age_s)
+
+
+def batch(
+    waiting: Sequence[OutboxRow],
+    unshipped: PackNumber | None,
+    dropped: Sequence[tuple[PackNumber, int]],
+    boundary: int,
+) -> Batch | None:
+    """The longest run of waiting rows that may ship now, or None.
+
+    Only rows all of whose packs are on enough hosts (below ``unshipped``). A run that names a dropped pack reaches the
+    row as of which that pack is dead, or ends before the pack is named. No run crosses ``boundary``, the row that a
+    checkpoint in the making stands on (0: none).
+    """
+    run = [row for row in waiting if unshipped is None or row.pack < unshipped]
+    if boundary and run and run[0].n <= boundary:
+        run = [row for row in run if row.n <= boundary]
+    run = _not_through_a_death(_not_too_large(run, dropped), dropped)
+    if not run:
+        return None
+    oldest_s = min(row.made_s for row in run)
+    return Batch(first=run[0].n, last=run[-1].n, pack=run[-1].pack, oldest_s=oldest_s)
+
+
+def _not_too_large(run: list[OutboxRow], dropped: Sequence[tuple[PackNumber, int]]) -> list[OutboxRow]:
+    total = 0
+    for count, row in enumerate(run):
+        total += row.bytes
+        if total > CHANGESETS_PER_OBJECT_BYTES and count and not dropped:
+            return run[:count]
+    return run
+
+
+def _not_through_a_death(run: list[OutboxRow], dropped: Sequence[tuple[PackNumber, int]]) -> list[OutboxRow]:
+    for pack, dead_n in sorted(dropped, reverse=True):
+        if run and run[-1].n < dead_n:
+            run = [row for row in run if row.pack < pack]
+    return run
+
+
+def freeze_at(found: Batch, *, urgent: bool) -> float:
+    """When a batch becomes a commit object."""
+    return found.oldest_s if urgent else found.oldest_s + COMMIT_AGE_S
+
+
+def checkpoint_due(*, commits: int, changeset_bytes: int, checkpoint_bytes: int) -> bool:
+    """Whether the commits since the last checkpoint cost a new device more than a new checkpoint costs this one."""
+    if commits >= COMMITS_PER_CHECKPOINT:
+        return True
+    return changeset_bytes > max(CHANGESETS_PER_CHECKPOINT_BYTES, checkpoint_bytes // 2)

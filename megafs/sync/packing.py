@@ -1,0 +1,223 @@
+"""Packs on their way: closed when they are full or old, put on the hosts that placement chooses, the rest owed.
+
+In: full and aged packs of the writer. Out: copy rows, owed rows, local state SHIPPED. A pack is closed in the index,
+durably, before the first byte of it leaves: after a crash a pack not closed is cut and goes on, and must not be on a
+host in another shape. Several packs travel at once, each to its hosts at once.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from megafs.config import Settings
+from megafs.crypto.keys import ident_pack
+from megafs.crypto.merkle import root as merkle_root
+from megafs.errors import Corrupt, HostError
+from megafs.index.ledger import Ledger
+from megafs.index.packs import SHIPPED, Packs
+from megafs.model import HostId, HostState, Kind, Pack, PackNumber, Policy
+from megafs.packs import shards
+from megafs.placement import WHOLE, Part, wanted
+from megafs.store.disk import Disk
+from megafs.store.writer import PackWriter
+from megafs.sync.objects import Objects
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 1.0  # a pack that found too few hosts
+RETRY_MOST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landscape:
+    """What placement decides on, asked anew each time; handed in by the daemon."""
+
+    states: Callable[[], Sequence[HostState]]
+    policy: Callable[[], Policy]
+
+    def enough(self) -> int:
+        """On how many hosts a pack or commit must be before anything names it."""
+        return max(1, self.policy().enough)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """One part of a pack as a host gets it, and its Merkle root."""
+
+    data: bytes
+    root: bytes
+
+
+def stored_parts(data: bytes, root: bytes, policy: Policy) -> Mapping[int, StoredPart]:
+    """Thread. The parts of a pack by shard number: the whole, or k + m shards."""
+    if not policy.k:
+        return {WHOLE: StoredPart(data=data, root=root)}
+    parts = shards.encode(data, policy.k, policy.m)
+    return {number: StoredPart(data=part, root=merkle_root(part)) for number, part in enumerate(parts)}
+
+
+@dataclass(slots=True, kw_only=True)
+class Trouble:
+    """A pack that found too few hosts; owner: PackShipper."""
+
+    sentence: str
+    retry_at: float
+    pause_s: float
+
+
+class PackShipper:
+    """Owner of the packs in flight."""
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        ledger: Ledger,
+        packs: Packs,
+        writer: PackWriter,
+        disk: Disk,
+        landscape: Landscape,
+        settings: Settings,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        self._objects, self._ledger, self._packs = objects, ledger, packs
+        self._writer, self._disk, self._landscape = writer, disk, landscape
+        self._settings, self._clock, self._changed = settings, clock, changed
+        self._limiter = trio.CapacityLimiter(settings.uploads)
+        self._flying: set[PackNumber] = set()
+        self.troubles: dict[PackNumber, Trouble] = {}
+        self.durable: set[PackNumber] = set(ledger.closed_packs())  # closed, and a crash cannot reopen them
+
+    def retire_due(self) -> None:
+        """Stop writing into the open pack if it has waited long enough."""
+        if self._writer.due(self._settings.pack_idle_s, self._settings.pack_age_s):
+            self._writer.retire()
+
+    def retire_now(self) -> None:
+        """Somebody waits: what is in the open pack ships."""
+        self._writer.retire()
+
+    def must_be_logged(self) -> bool:
+        """Whether a retired pack may be named by rows that no commit has counted yet: then an index commit comes before
+        it is closed, so that those rows wait for it and its directory is complete."""
+        logged = self._ledger.newest_pack_logged()
+        return any(pack.number > logged for pack in self._writer.full)
+
+    async def close_full(self) -> list[PackNumber]:
+        """Close every retired pack. They may travel once the next index commit is durable (``made_durable``)."""
+        closed = []
+        for pack in list(self._writer.full):
+            await self._writer.close(pack)
+            closed.append(pack.number)
+        return closed
+
+    def made_durable(self, closed: Sequence[PackNumber]) -> None:
+        """The index commit after ``close_full`` has returned."""
+        self.durable.update(closed)
+
+    def launch(self, nursery: trio.Nursery) -> None:
+        """Send every closed pack that is not on its way."""
+        now = trio.current_time()
+        for number in self._ledger.closed_packs():
+            trouble = self.troubles.get(number)
+            if number in self._flying or number not in self.durable or (trouble and trouble.retry_at > now):
+                continue
+            self._flying.add(number)
+            nursery.start_soon(self._fly, number)
+
+    def next_retry(self) -> float:
+        """When (trio's clock) a pack is tried again; infinity for never."""
+        return min((trouble.retry_at for trouble in self.troubles.values()), default=float("inf"))
+
+    def retry_now(self) -> None:
+        """Somebody waits."""
+        for trouble in self.troubles.values():
+            trouble.retry_at = trio.current_time()
+
+    async def _fly(self, number: PackNumber) -> None:
+        try:
+            async with self._limiter:
+                await self._ship(number)
+        finally:
+            self._flying.discard(number)
+            self._changed()
+
+    async def _ship(self, number: PackNumber) -> None:
+        pack = self._packs.get(number)
+        if pack is None or self._packs.local(number) is None:
+            return  # dropped meanwhile
+        policy = self._landscape.policy()
+        try:
+            objects = await trio.to_thread.run_sync(self._parts, pack, policy)
+        except Corrupt as error:
+            self._note_trouble(number, str(error))
+            log.error("pack %d cannot be shipped: %s", number, error)
+            return
+        have = {Part(host, shard) for host, shard, _ in self._packs.copies(number)}
+        failed: dict[HostId, str] = {}
+        while True:
+            states = [
+                replace(state, healthy=False) if state.spec.id in failed else state
+                for state in self._landscape.states()
+            ]
+            owed = [part for part in wanted(states, policy, pack.id, have) if part not in have]
+            targets = [part for part in owed if part.host not in failed and part.host in self._objects.hosts]
+            if not targets:
+                break
+            await self._put(pack, objects, targets, have, failed)
+        self._settle(pack, have, owed, "; ".join(failed.values()))
+
+    def _parts(self, pack: Pack, policy: Policy) -> Mapping[int, StoredPart]:
+        """Thread. By shard number what hosts get, made from the local file after that was checked against its root:
+        what rotted here must not become the only copy."""
+        data = self._disk.read(pack.number, 0, pack.stored_bytes)
+        if len(data) != pack.stored_bytes or merkle_root(data) != pack.root:
+            raise Corrupt("pack: its local file is damaged")
+        return stored_parts(data, pack.root, policy)
+
+    async def _put(
+        self,
+        pack: Pack,
+        objects: Mapping[int, StoredPart],
+        targets: Sequence[Part],
+        have: set[Part],
+        failed: dict[HostId, str],
+    ) -> None:
+        async def one(part: Part) -> None:
+            stored = objects[part.shard]
+            try:
+                await self._objects.put(part.host, Kind.PACK, ident_pack(pack.id, part.shard), stored.data)
+            except HostError as error:
+                failed[part.host] = str(error)
+                return
+            have.add(part)
+            if self._packs.get(pack.number) is not None:
+                self._packs.add_copy(pack.number, part.host, part.shard, stored.root)
+                self._ledger.pay(pack.number, part.host, part.shard)
+
+        async with trio.open_nursery() as nursery:
+            for part in targets:
+                nursery.start_soon(one, part)
+
+    def _settle(self, pack: Pack, have: set[Part], owed: Sequence[Part], reasons: str) -> None:
+        """Shipped if on enough hosts; what the policy wants beyond that is owed."""
+        if self._packs.get(pack.number) is None or self._packs.local(pack.number) is None:
+            return
+        enough = self._landscape.enough()
+        if len({part.host for part in have}) < enough:
+            reasons = reasons or "too few hosts are active"
+            self._note_trouble(pack.number, f"a pack is on {len(have)} hosts and needs {enough}: {reasons}")
+            return
+        for part in owed:
+            self._ledger.owe(pack.number, part.host, int(self._clock()), part.shard)
+        self.troubles.pop(pack.number, None)
+        self.durable.discard(pack.number)
+        self._packs.set_local(pack.number, pack.stored_bytes, SHIPPED)
+
+    def _note_trouble(self, number: PackNumber, sentence: str) -> None:
+        before = self.troubles.get(number)
+        pause_s = RETRY_FIRST_S if before is None else min(2 * before.pause_s, RETRY_MOST_S)
+        self.troubles[number] = Trouble(sentence=sentence, retry_at=trio.current_time() + pause_s, pause_s=pause_s)

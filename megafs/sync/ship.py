@@ -1,0 +1,247 @@
+"""The shipping loop: packs, then the commits that name them, then heads; and "wait until all of it is there".
+
+In: what the committer made durable, what the writer has filled. Out: objects on hosts, in that order. One task decides
+and freezes (pace says when, stream what); packs and lanes carry out. Nothing here runs inside a FUSE request.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from megafs.crypto.keys import STEP_IDENT
+from megafs.errors import Incomplete, MegaFSError
+from megafs.index.ledger import Ledger
+from megafs.model import HostId, Kind, PackNumber
+from megafs.sync import pace
+from megafs.sync.claims import Claims
+from megafs.sync.lanes import Lanes
+from megafs.sync.objects import Objects
+from megafs.sync.packing import Landscape, PackShipper
+from megafs.sync.statements import Step, step_hash
+from megafs.sync.stream import Stream
+
+log = logging.getLogger(__name__)
+
+OPEN_PACK_TICK_S = 1.0  # how often the age of an open pack is looked at
+RETRY_S = 5.0  # after the local disk refused
+
+
+class Commits(Protocol):
+    """What makes the index durable (files.commit.Committer)."""
+
+    durable: int
+
+    async def durable_now(self) -> None:
+        """Return when everything accepted and every index row written before this call is durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What is not yet where it should be."""
+
+    packs: int
+    commits: int  # outbox rows in no commit object
+    lacking: dict[HostId, int]  # objects per host
+    owed: dict[HostId, int]  # packs per host
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.packs or self.commits or any(self.lacking.values()) or any(self.owed.values()))
+
+
+class Shipper:
+    """Owner of the loop, of the boundary of a checkpoint in the making, and of commits without a head."""
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        ledger: Ledger,
+        stream: Stream,
+        claims: Claims,
+        packing: PackShipper,
+        commits: Commits,
+        landscape: Landscape,
+        clock: Callable[[], float],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``lost`` is called once another device has taken the vault over."""
+        self._objects, self._ledger, self.stream, self.claims = objects, ledger, stream, claims
+        self.packing, self._commits, self._landscape, self._clock = packing, commits, landscape, clock
+        self._lost = lost
+        self.lanes = Lanes(objects, ledger, claims, changed=self.wake, lost=self._on_lost)
+        self.boundary = 0  # no commit object crosses this outbox row (sync.checkpoint)
+        self.held = False  # nothing is frozen (while a checkpoint finds out its boundary)
+        self._urgent_n = 0
+        self._headless = self._without_head()
+        self._woken = trio.Event()
+        self._moved = trio.Event()
+
+    def wake(self) -> None:
+        """Something changed: look again."""
+        self._woken.set()
+        self._moved.set()
+        self._moved = trio.Event()
+
+    def _on_lost(self) -> None:
+        log.warning("%s", self.claims.read_only_reason)
+        self._lost()
+        self.wake()
+
+    def _without_head(self) -> dict[int, Step]:
+        headed = {ident for _, kind, ident in self._ledger.uploads() if kind is Kind.HEAD}
+        found = {}
+        for n, kind, ident in self._ledger.uploads():
+            if kind is Kind.COMMIT and ident not in headed:
+                device, seq = STEP_IDENT.unpack(ident)
+                found[n] = Step(device=device, seq=seq, hash=step_hash(self._ledger.upload_body(n)))
+        return found
+
+    async def run(self) -> None:
+        """Ship until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for host in list(self._objects.hosts):
+                nursery.start_soon(self.lanes.run, host)
+            while True:
+                self._woken = trio.Event()
+                try:
+                    await self._round(nursery)
+                    pause_s = self._pause_s()
+                except MegaFSError as error:  # the local disk is full or failing: the daemon lives on
+                    log.warning("shipping pauses: %s", error)
+                    pause_s = RETRY_S
+                with trio.move_on_after(pause_s):
+                    await self._woken.wait()
+
+    async def _round(self, nursery: trio.Nursery) -> None:
+        if self.claims.lost_to is not None:
+            return
+        self.packing.retire_due()
+        if self.packing.must_be_logged():
+            await self._commits.durable_now()
+        closed = await self.packing.close_full()
+        if closed:
+            await self._commits.durable_now()
+            self.packing.made_durable(closed)
+        self.packing.launch(nursery)
+        await self._freeze_commits()
+        await self._freeze_heads()
+        self._forget_complete()
+
+    def _batch(self) -> pace.Batch | None:
+        return pace.batch(
+            self._ledger.waiting(self._commits.durable),
+            self._ledger.first_unshipped_pack(),
+            self._ledger.dropped(),
+            self.boundary,
+        )
+
+    async def _freeze_commits(self) -> None:
+        while not self.held and (batch := self._batch()) is not None:
+            urgent = batch.first <= self._urgent_n or bool(self.boundary)
+            if pace.freeze_at(batch, urgent=urgent) > self._clock():
+                return
+            draft = self.stream.draft(batch)
+            frozen = await trio.to_thread.run_sync(self.stream.seal, draft)
+            upload = self.stream.freeze(frozen)
+            self._headless[upload] = frozen.step
+            await self._let_go()
+
+    async def _freeze_heads(self) -> None:
+        ready = [n for n in sorted(self._headless) if len(self._ledger.acknowledged_by(n)) >= self._landscape.enough()]
+        if not ready or self.claims.lost_to is not None:
+            return
+        for n in ready:
+            self.stream.freeze_head(self._headless.pop(n))
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Frozen objects become durable, then the lanes may send them."""
+        newest = self._ledger.newest_upload()
+        await self._commits.durable_now()
+        self.lanes.durable = max(self.lanes.durable, newest)
+        self.lanes.wake()
+
+    async def ship_frozen(self) -> None:
+        """Objects were frozen elsewhere (checkpoints): make them durable and send them."""
+        await self._let_go()
+
+    def _forget_complete(self) -> None:
+        hosts = set(self._objects.hosts)
+        for n, _, _ in self._ledger.uploads():
+            if n not in self._headless and hosts <= self._ledger.acknowledged_by(n):
+                self._ledger.forget_upload(n)
+
+    def _pause_s(self) -> float:
+        """How long nothing can become due. Infinity is fine: new durable commits wake the loop."""
+        if self.claims.lost_to is not None:
+            return float("inf")
+        pauses = [max(0.0, self.packing.next_retry() - trio.current_time())]
+        if self._ledger.first_unshipped_pack() is not None:
+            pauses.append(OPEN_PACK_TICK_S)
+        batch = None if self.held else self._batch()
+        if batch is not None:
+            urgent = batch.first <= self._urgent_n or bool(self.boundary)
+            pauses.append(max(0.05, pace.freeze_at(batch, urgent=urgent) - self._clock()))
+        return min(pauses)
+
+    def backlog(self, pack: PackNumber | None = None, outbox_n: int | None = None) -> Backlog:
+        """What is left of everything up to that pack and outbox row (None: of all that exists)."""
+        packs = [number for number in self._ledger.unshipped_packs() if pack is None or number <= pack]
+        rows = [
+            row for row in self._ledger.waiting(self._ledger.newest_outbox()) if outbox_n is None or row.n <= outbox_n
+        ]
+        newest = self._ledger.newest_upload()
+        lacking = {host: self._ledger.lacking(host, newest) for host in self._objects.hosts}
+        owed: dict[HostId, int] = {}
+        for debt in self._ledger.owed():
+            owed[debt.host] = owed.get(debt.host, 0) + 1
+        return Backlog(packs=len(packs), commits=len(rows) + len(self._headless), lacking=lacking, owed=owed)
+
+    async def until_shipped(self, patience_s: float) -> AsyncIterator[Backlog]:
+        """Ship everything that exists now; yields what is left whenever that changes. Raises Incomplete once nothing
+        has moved for ``patience_s``, ReadOnly if another device took the vault over."""
+        await self._commits.durable_now()
+        self.packing.retire_now()
+        pack = self._ledger.newest_local_pack()
+        async for left in self._watch(lambda: self.backlog(pack, 0), lambda left: not left.packs, patience_s):
+            yield left
+        # Copy rows of these packs are part of what exists now; one commit object takes them along.
+        await self._commits.durable_now()
+        target = self._urgent_n = self._ledger.newest_outbox()
+        async for left in self._watch(lambda: self.backlog(pack, target), lambda left: left.is_empty, patience_s):
+            yield left
+
+    async def _watch(
+        self, look: Callable[[], Backlog], done: Callable[[Backlog], bool], patience_s: float
+    ) -> AsyncIterator[Backlog]:
+        before: Backlog | None = None
+        deadline = trio.current_time() + patience_s
+        self.packing.retry_now()
+        self.lanes.wake()
+        self.wake()
+        while True:
+            self.claims.check_writable()
+            moved, left = self._moved, look()
+            if left != before:
+                before, deadline = left, trio.current_time() + patience_s
+                yield left
+            if done(left):
+                return
+            if trio.current_time() >= deadline:
+                raise Incomplete(self._missing(left))
+            with trio.move_on_at(min(deadline, trio.current_time() + OPEN_PACK_TICK_S)):
+                await moved.wait()
+
+    def _missing(self, left: Backlog) -> str:
+        labels = {state.spec.id: state.spec.label for state in self._landscape.states()}
+        parts = [f"{left.packs} packs are on too few hosts"] if left.packs else []
+        for host, label in sorted(labels.items(), key=lambda item: item[1]):
+            count = left.lacking.get(host, 0) + left.owed.get(host, 0)
+            if count:
+                error = self.lanes.states[host].error if host in self.lanes.states else ""
+                parts.append(f"{label} lacks {count} objects" + (f" ({error})" if error else ""))
+        return "not everything is on every host: " + ("; ".join(parts) or f"{left.commits} commits wait")

@@ -1,0 +1,1 @@
+"""Shipping, recovering, claiming, collecting, repairing."""

@@ -1,0 +1,119 @@
+"""Packs, then commits, then heads: order, delays, dead hosts."""
+
+from pathlib import Path
+from random import randbytes
+
+import pytest
+import trio
+
+from megafs.crypto.keys import ident_commit, ident_head, ident_pack
+from megafs.errors import Incomplete
+from megafs.model import HostId, Kind
+from tests.sync.rig import Device, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def has(world: World, host: HostId, kind: Kind, ident: bytes) -> bool:
+    return world.identity.keyring.object_name(host, kind, ident) in world.memory[host].objects
+
+
+async def test_sync_brings_everything_to_the_hosts(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    device = Device(world, tmp_path, world.identity.signer(1))
+    async with device.shipping() as shipper:
+        await device.write(b"a", randbytes(50_000))
+        await device.sync()
+        assert shipper.backlog().is_empty
+        (pack,) = device.packs.all()
+        held = [host for host in world.memory if has(world, host, Kind.PACK, ident_pack(pack.id))]
+        assert len(held) == 2
+        assert sorted(held) == sorted(host for host, _, _ in device.packs.copies(pack.number))
+        seq = device.stream.position.next_seq - 1
+        assert seq >= 1
+        for host in world.memory:
+            assert has(world, host, Kind.COMMIT, ident_commit(1, seq))
+            assert has(world, host, Kind.HEAD, ident_head(1, seq))
+    device.crash()
+
+
+async def test_without_asking_it_ships_within_thirty_seconds(
+    world: World, tmp_path: Path, autojump_clock: object
+) -> None:
+    device = Device(world, tmp_path, world.identity.signer(1))
+    async with device.shipping():
+        start = trio.current_time()
+        first_n = 0
+        for n in range(60):  # an append a second
+            await device.write(b"f%d" % n, randbytes(100))
+            first_n = first_n or device.ledger.newest_outbox()
+            await trio.sleep(1)
+        shipped = device.ledger.waiting(device.commits.durable)
+        oldest_s = min((row.made_s for row in shipped), default=0)
+        assert oldest_s
+        assert trio.current_time() - start >= 60
+        head = device.ledger.host_head(next(iter(world.memory)), 1)
+        assert head >= 2
+        # Rows made in the first half of the minute are in commit objects.
+        count = device.database.connection.execute("SELECT count(*) FROM outbox WHERE seq = 0").get
+        assert count <= 35
+    device.crash()
+
+
+async def test_one_dead_host_blocks_nothing(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    device = Device(world, tmp_path, world.identity.signer(1))
+    dead = next(iter(world.memory))
+    world.dying[dead].die()
+    async with device.shipping() as shipper:
+        await device.write(b"a", randbytes(50_000))
+        with pytest.raises(Incomplete, match="host1 lacks"):
+            await device.sync()
+        left = shipper.backlog()
+        assert left.packs == left.commits == 0
+        assert [host for host, count in left.lacking.items() if count] == [dead]
+        world.dying[dead].revive()
+        await device.sync()
+        assert shipper.backlog().is_empty
+        assert has(world, dead, Kind.HEAD, ident_head(1, 1))
+    device.crash()
+
+
+async def test_too_few_hosts_no_commit_leaves(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    device = Device(world, tmp_path, world.identity.signer(1))
+    hosts = list(world.memory)
+    for host in hosts[:2]:
+        world.dying[host].die()
+    async with device.shipping():
+        await device.write(b"a", randbytes(50_000))
+        with pytest.raises(Incomplete, match="packs are on too few hosts"):
+            await device.sync()
+        assert device.stream.position.next_seq == 1
+        world.dying[hosts[0]].revive()
+        await trio.sleep(120)
+        assert device.stream.position.next_seq > 1
+    device.crash()
+
+
+async def test_a_crash_repeats_the_same_bytes(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    signer = world.identity.signer(1)
+    device = Device(world, tmp_path, signer)
+    async with device.shipping():
+        await device.write(b"a", randbytes(5000))
+        for host in list(world.memory)[1:]:
+            world.dying[host].die(after=1)
+        with pytest.raises(Incomplete):
+            await device.sync()
+    device.crash()
+    before = {host: dict(memory.objects) for host, memory in world.memory.items()}
+    for dying in world.dying.values():
+        dying.revive()
+    device = Device(world, tmp_path, signer)
+    async with device.shipping() as shipper:
+        await device.sync()
+        assert shipper.backlog().is_empty
+    for host, objects in before.items():
+        for name, data in objects.items():
+            assert world.memory[host].objects[name] == data
+    device.crash()
