@@ -8,8 +8,8 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
@@ -26,15 +26,14 @@ from megafs.model import Ino
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
-Handler = Callable[Concatenate["Operations", P], Awaitable[R]]
+Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 WRITING = os.O_WRONLY | os.O_RDWR
 
 
 def answers(handler: Handler[P, R]) -> Handler[P, R]:
     """Every error of ours becomes its errno; a bug becomes EIO and a traceback in the log."""
 
-    @functools.wraps(handler)
-    async def answering(self: "Operations", *args: P.args, **kwargs: P.kwargs) -> R:
+    async def answering(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await handler(self, *args, **kwargs)
         except Refused as error:
@@ -48,6 +47,7 @@ def answers(handler: Handler[P, R]) -> Handler[P, R]:
             log.exception("bug in %s", handler.__name__)
             raise FUSEError(errno.EIO) from None
 
+    functools.update_wrapper(answering, handler)
     return answering
 
 

@@ -82,6 +82,7 @@ def open_host(url: str, *, secrets: Secrets, label: str = "") -> Host:
 class Stack:
     """One host as the daemon uses it."""
 
+    label: str
     patient: Host  # for shipping and repair: repeats for host_patience_s
     prompt: Host  # for reading: one attempt, the reader has other hosts to ask
     measured: Measured
@@ -104,4 +105,4 @@ def stacked(
     """The usual wrappers around a bare host; both ways in share limits and measurements."""
     measured = Measured(Timed(host, label=label, reply_s=reply_s), label=label)
     prompt = Limited(measured, connections=connections, up=up, down=down)
-    return Stack(patient=Retrying(prompt, patience_s=patience_s), prompt=prompt, measured=measured)
+    return Stack(label=label, patient=Retrying(prompt, patience_s=patience_s), prompt=prompt, measured=measured)

@@ -94,6 +94,18 @@ class Packs:
     def add_copy(self, number: PackNumber, host: HostId, shard: int, root: bytes) -> None:
         self._execute("INSERT OR IGNORE INTO copy VALUES (?, ?, ?, ?, ?)", (self._new_id(), number, host, shard, root))
 
+    def on_host(self, host: HostId) -> tuple[int, int]:
+        """(packs, bytes) that a host holds as whole copies, as far as the index knows."""
+        row = self._execute(
+            "SELECT count(*), coalesce(sum(p.stored), 0) FROM copy c JOIN pack p ON p.number = c.pack WHERE c.host = ?",
+            (host,),
+        ).get
+        return int(row[0]), int(row[1])
+
+    def stored_bytes(self) -> int:
+        """Bytes of all closed packs; thousands of rows at most for a terabyte."""
+        return int(self._execute("SELECT coalesce(sum(stored), 0) FROM pack WHERE dead_since = 0").get)
+
     def delete_copy(self, number: PackNumber, host: HostId, shard: int) -> None:
         self._execute("DELETE FROM copy WHERE pack = ? AND host = ? AND shard = ?", (number, host, shard))
 

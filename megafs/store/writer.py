@@ -218,17 +218,20 @@ class PackWriter:
     @property
     def newest_pack(self) -> PackNumber:
         """The greatest number that a chunk row may name by now."""
-        packs = [*self.full, self.current] if self.current else self.full
-        return max((pack.number for pack in packs), default=PackNumber(0))
+        return max((pack.number for pack in self.unclosed()), default=PackNumber(0))
 
     @property
     def unclosed_bytes(self) -> int:
         """Bytes in packs that ship has not closed yet."""
-        return sum(pack.position for pack in [*self.full, *([self.current] if self.current else [])])
+        return sum(pack.position for pack in self.unclosed())
+
+    def unclosed(self) -> list[OpenPack]:
+        """The packs that ship has not closed yet, the one being written last."""
+        return [*self.full, self.current] if self.current else self.full
 
     async def sync(self) -> None:
         """Everything stored before this call is durable when it returns. Raises NoSpace or DiskError."""
-        packs = [(pack, pack.position) for pack in [*self.full, self.current] if pack and pack.position > pack.synced]
+        packs = [(pack, pack.position) for pack in self.unclosed() if pack.position > pack.synced]
         directory = self._directory_unsynced
         if not packs:
             return

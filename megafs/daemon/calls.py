@@ -1,0 +1,98 @@
+"""What the CLI may ask of a running daemon: status, hosts, sync. Answers only; changes nothing but by shipping."""
+
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+
+import trio
+
+from megafs.control.messages import HostReport, Hosts, Message, Progress, Request, Status, Synced
+from megafs.control.server import Handler
+from megafs.daemon.engine import Engine
+from megafs.errors import HostError
+from megafs.fuse.operations import Operations
+from megafs.model import HostSpec
+
+
+class Calls:
+    """The handlers of one mount."""
+
+    def __init__(self, engine: Engine, mountpoint: Path, operations: Operations) -> None:
+        self._engine, self._mountpoint, self._operations = engine, mountpoint, operations
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {"status": self.status, "hosts": self.hosts, "sync": self.sync}
+
+    def _report(self, spec: HostSpec) -> HostReport:
+        engine = self._engine
+        stack = engine.stacks.get(spec.id)
+        measured = stack.measured if stack is not None else None
+        if measured is None:
+            state = spec.state
+        elif measured.full:
+            state = "full"
+        else:
+            state = "ok" if measured.healthy and not measured.last_error else "unreachable"
+        packs, stored = engine.packs.on_host(spec.id)
+        free = engine.space.free.get(spec.id)
+        return HostReport(
+            label=spec.label,
+            url=spec.url,
+            state=state,
+            stored_bytes=stored,
+            free_bytes=-1 if free is None else free,
+            objects=packs,
+            newest_commit=engine.ledger.host_head(spec.id, engine.device.number),
+            latency_ms=int(measured.latency_s * 1000) if measured else 0,
+            last_error=measured.last_error if measured else "",
+        )
+
+    async def status(self, request: Request) -> AsyncGenerator[Message, None]:
+        engine = self._engine
+
+        def totals() -> tuple[int, int]:
+            with engine.database.snapshot() as connection:
+                row = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE nlink > 0").get
+                return int(row[0]), int(row[1])
+
+        files, size = await trio.to_thread.run_sync(totals)
+        level = engine.cache.level()
+        left = engine.shipper.backlog()
+        yield Status(
+            vault=engine.paths.root.name,
+            mountpoint=str(self._mountpoint),
+            read_only=self._operations.read_only,
+            files=files,
+            bytes=size,
+            unshipped_bytes=level.unshipped + engine.content.unsealed_bytes,
+            unshipped_commits=left.commits,
+            newest_commit=engine.shipper.stream.position.next_seq - 1,
+            cache_bytes=level.local,
+            cache_limit_bytes=level.limit,
+            hosts=tuple(self._report(spec) for spec in engine.vault.hosts()),
+        )
+
+    async def hosts(self, request: Request) -> AsyncGenerator[Message, None]:
+        engine = self._engine
+        for host, stack in engine.stacks.items():
+            try:
+                usage = await stack.prompt.usage()
+            except HostError:
+                continue  # the report says so
+            engine.space.free[host] = usage.free_bytes
+        yield Hosts(hosts=tuple(self._report(spec) for spec in engine.vault.hosts()))
+
+    async def sync(self, request: Request) -> AsyncGenerator[Message, None]:
+        engine = self._engine
+        if request.local:
+            await engine.commits.durable_now()
+            yield Synced(bytes=0, newest_commit=engine.shipper.stream.position.next_seq - 1)
+            return
+        total = engine.cache.level().unshipped + engine.content.unsealed_bytes
+        async for left in engine.shipper.until_shipped(engine.settings.host_patience_s):
+            waiting = {host for host, count in left.lacking.items() if count} | set(left.owed)
+            yield Progress(
+                done_bytes=max(0, total - engine.cache.level().unshipped),
+                total_bytes=total,
+                waiting_for=tuple(spec.label for spec in engine.vault.hosts() if spec.id in waiting),
+            )
+        yield Synced(bytes=total, newest_commit=engine.shipper.stream.position.next_seq - 1)

@@ -1,0 +1,106 @@
+"""A new vault: keys, identity, an empty index, boot objects on every host. All or nothing on this device."""
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from os import urandom
+
+import trio
+
+from megafs import canonical
+from megafs.config import Settings, VaultPaths
+from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
+from megafs.crypto.keys import Keyring
+from megafs.crypto.recovery import RecoveryKey
+from megafs.crypto.slot import make_slot
+from megafs.daemon.device import Device, new_state, write_private
+from megafs.daemon.hosts import connected
+from megafs.index.database import Database
+from megafs.index.inodes import Inodes
+from megafs.index.vault import Vault
+from megafs.model import DeviceId, HostId, HostSpec, Policy
+from megafs.hosts import Stack
+from megafs.sync import boot, stream
+from megafs.sync.statements import Signer, Trust
+
+
+def create_vault(
+    paths: VaultPaths, *, hosts: Sequence[str], copies: int, passphrase: str, settings: Settings
+) -> list[str]:
+    """Make it and return the 24 words of its recovery key. Raises Usage, VaultExists, HostError; then nothing is left here."""
+    specs = host_specs(hosts)
+    recovery, root = RecoveryKey.generate(), RootKey.generate()
+    keyring = Keyring.create(root.public)
+    device = first_device(keyring, root)
+    with new_state(paths, settings) as building:
+        write_private(building.slot, make_slot(passphrase, device.body()))
+        database = Database(building.index, keyring.index_key(device.id), create=True)
+        try:
+            fill(database, device, specs, Policy(copies=copies))
+            trio.run(_introduce, specs, settings, device, recovery, root)
+            database.commit(0)
+            database.sync_wal()
+        finally:
+            database.close()
+    return recovery.words()
+
+
+def host_specs(urls: Sequence[str]) -> list[HostSpec]:
+    """The hosts of a new vault, labelled by what they are and where they stand in the list."""
+    return [
+        HostSpec(id=HostId(urandom(16)), url=url, label=f"{url.partition(':')[0]}-{number}")
+        for number, url in enumerate(urls, 1)
+    ]
+
+
+def first_device(keyring: Keyring, root: RootKey) -> Device:
+    """Device number 1, certified in the first epoch."""
+    key, ident = DeviceKey.generate(), DeviceId(urandom(16))
+    certificate = issue_device(keyring, device=ident, number=1, public_key=key.public, first_seq=1)
+    epochs = (issue_epoch(root, keyring),)
+    return Device(
+        id=ident,
+        number=1,
+        keyring=keyring,
+        signer=Signer(vault=keyring.vault, key=key, certificate=certificate),
+        trust=Trust.of(keyring.vault, root.public, epochs),
+        root_public=root.public,
+        epochs=epochs,
+    )
+
+
+def fill(database: Database, device: Device, specs: Sequence[HostSpec], policy: Policy) -> None:
+    """The rows of an empty vault, owned by who made it."""
+    vault = Vault(database)
+    vault.add_device(device.number, device.id, device.signer.key.public, canonical.encode(device.signer.certificate))
+    database.adopt(device.number)
+    Inodes(database).insert_root(stat.S_IFDIR | 0o755, os.geteuid(), os.getegid(), time.time_ns())
+    for spec in specs:
+        vault.put_host(spec)
+    vault.set_policy(policy)
+    vault.set_setting("created_s", str(int(time.time())).encode())
+    stream.begin(database, device.number, term=1)
+
+
+async def _introduce(
+    specs: Sequence[HostSpec], settings: Settings, device: Device, recovery: RecoveryKey, root: RootKey
+) -> None:
+    """Prepare every host and put a boot object on each. Raises HostError for the first that fails."""
+
+    async def introduce(spec: HostSpec, stack: Stack) -> None:
+        await stack.prompt.prepare()
+        await boot.put(
+            stack.patient,
+            spec,
+            specs,
+            generation=1,
+            keyring=device.keyring,
+            epochs=device.epochs,
+            recovery=recovery,
+            root=root,
+        )
+
+    async with connected(specs, settings) as stacks:
+        for spec in specs:
+            await introduce(spec, stacks[spec.id])

@@ -1,0 +1,129 @@
+"""This device: what its key slot holds, its lock, its files. Everything here is made once, at create or attach."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from megafs import canonical
+from megafs.canonical import Size
+from megafs.config import Settings, VaultPaths, settings_text
+from megafs.crypto.identity import DeviceCertificate, DeviceKey, EpochCertificate
+from megafs.crypto.keys import Keyring, KeyringFields
+from megafs.errors import Busy, VaultExists
+from megafs.model import DeviceId
+from megafs.sync.statements import Signer, Trust
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBody:
+    """The body of the key slot: all secrets of this device, and the vault identity that they are pinned to."""
+
+    keyring: KeyringFields
+    device: Annotated[bytes, Size(16)]
+    seed: Annotated[bytes, Size(32)]  # of the device's signing key
+    certificate: DeviceCertificate
+    root_public: Annotated[bytes, Size(32)]
+    epochs: tuple[EpochCertificate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """An opened slot."""
+
+    id: DeviceId
+    number: int
+    keyring: Keyring
+    signer: Signer
+    trust: Trust
+    root_public: bytes
+    epochs: tuple[EpochCertificate, ...]
+
+    @classmethod
+    def of(cls, slot_body: bytes) -> "Device":
+        """Raises Corrupt or Unauthentic for a body that no version of ours wrote."""
+        body = canonical.parse(DeviceBody, slot_body)
+        keyring = Keyring.from_fields(body.keyring)
+        return cls(
+            id=DeviceId(body.device),
+            number=body.certificate.claims.number,
+            keyring=keyring,
+            signer=Signer(vault=keyring.vault, key=DeviceKey(body.seed), certificate=body.certificate),
+            trust=Trust.of(keyring.vault, body.root_public, body.epochs),
+            root_public=body.root_public,
+            epochs=body.epochs,
+        )
+
+    def body(self) -> bytes:
+        """For the slot."""
+        return canonical.encode(
+            DeviceBody(
+                keyring=self.keyring.to_fields(),
+                device=self.id,
+                seed=self.signer.key.seed,
+                certificate=self.signer.certificate,
+                root_public=self.root_public,
+                epochs=self.epochs,
+            )
+        )
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A file that is whole or absent after a power cut, mode 0600."""
+    partial = path.with_name(path.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(partial, path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_state(paths: VaultPaths, settings: Settings) -> Iterator[VaultPaths]:
+    """A state directory that appears under its name only when the body succeeded; else nothing is left."""
+    building = VaultPaths(root=paths.root.with_name(f".{paths.root.name}.new-{os.getpid()}"))
+    building.packs.mkdir(mode=0o700, parents=True)
+    os.chmod(building.root, 0o700)
+    try:
+        write_private(building.settings, settings_text(settings).encode())
+        yield building
+        sync_directory(building.root)
+        try:
+            os.rename(building.root, paths.root)
+        except OSError as error:
+            raise VaultExists(f"there is something at {paths.root} already") from error
+        sync_directory(paths.root.parent)
+    except BaseException:
+        shutil.rmtree(building.root, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def locked(paths: VaultPaths) -> Iterator[None]:
+    """Only one process has the vault. The lock ends with the process, whatever happens to it."""
+    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"the vault {paths.root.name} is in use by another process") from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""One mount from beginning to ordered end. Whatever ends it (umount, SIGTERM, SIGINT, a failed loop), the order is the
+same: the kernel hands over its dirty pages, the mount goes, the last commit is made, the hosts' connections close.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from megafs.config import MountOptions, VaultPaths, settings_from
+from megafs.control.server import serving
+from megafs.daemon.calls import Calls
+from megafs.daemon.device import Device, locked
+from megafs.daemon.engine import Engine, build
+from megafs.daemon.hosts import connected
+from megafs.errors import MegaFSError, NotMounted
+from megafs.fuse import loop
+from megafs.fuse.operations import Operations
+from megafs.index.database import Database
+from megafs.index.vault import Vault
+
+log = logging.getLogger(__name__)
+
+USAGE_EVERY_S = 300.0  # how often hosts are asked for their free space
+DEFAULT_OPTIONS = ("default_permissions", "subtype=megafs")
+
+
+class _Option(str):
+    """A mount option of any bytes: pyfuse3 encodes options as ASCII, state directories need not be."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return os.fsencode(str(self))
+
+
+def run(
+    paths: VaultPaths, *, slot_body: bytes, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+) -> None:
+    """Mount and serve until unmounted. ``ready`` is called once the mount answers. Raises MegaFSError."""
+    os.umask(0o077)
+    device = Device.of(slot_body)
+    with locked(paths):
+        settings = settings_from(paths.settings.read_text())
+        database = Database(paths.index, device.keyring.index_key(device.id))
+        database.adopt(device.number)
+
+        async def serve() -> None:
+            async with connected(Vault(database).hosts(), settings) as stacks:
+                engine = build(paths, device, database, settings, options, stacks)
+                try:
+                    await Session(engine, mountpoint, options).run(ready)
+                finally:
+                    engine.close()
+
+        trio.run(serve)
+
+
+class Session:
+    """Owner of the mount and of the nursery that everything runs in."""
+
+    def __init__(self, engine: Engine, mountpoint: Path, options: MountOptions) -> None:
+        self.engine, self.mountpoint, self.options = engine, mountpoint, options
+        self.operations = Operations(
+            engine.names,
+            engine.content,
+            engine.xattrs,
+            engine.commits,
+            timeout_s=engine.settings.entry_timeout_s,
+            space=self._space,
+        )
+        if options.read_only:
+            self.operations.read_only = "mounted read-only"
+        self._failed: BaseException | None = None
+
+    def _space(self) -> tuple[int, int]:
+        return self.engine.space.total_and_free(self.engine.packs.stored_bytes())
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until unmounted; then commit for the last time."""
+        engine = self.engine
+        purged = engine.names.purge_left_over()
+        log.info("mounting %s; %d unlinked inodes of the last time purged", engine.paths.root.name, purged)
+        self._mount()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(engine.commits.run)
+                nursery.start_soon(engine.content.run)
+                nursery.start_soon(engine.cache.run)
+                nursery.start_soon(engine.shipper.run)
+                nursery.start_soon(self._ask_usage)
+                nursery.start_soon(self._obey_signals)
+                engine.commits.on_durable = self._on_durable
+                async with serving(engine.paths.root, Calls(engine, self.mountpoint, self.operations).handlers()):
+                    nursery.start_soon(self._tell_when_ready, ready)
+                    await pyfuse3.main()
+                await self._last_commit()
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=True)
+            loop.uninstall()
+        log.info("unmounted %s", engine.paths.root.name)
+
+    def _mount(self) -> None:
+        loop.install()
+        wanted = {*DEFAULT_OPTIONS, *self.options.flags, _Option("fsname=" + _escaped(str(self.engine.paths.root)))}
+        if self.options.allow_other:
+            wanted.add("allow_other")
+        if self.options.read_only:
+            wanted.add("ro")
+        try:
+            pyfuse3.init(self.operations, str(self.mountpoint), wanted)
+        except RuntimeError as error:
+            raise NotMounted(f"the kernel did not mount on {self.mountpoint}: {error}; see megafs doctor") from error
+
+    async def _tell_when_ready(self, ready: Callable[[], None]) -> None:
+        await trio.to_thread.run_sync(os.stat, self.mountpoint)  # in a thread: we are the ones who answer
+        ready()
+
+    def _on_durable(self) -> None:
+        self.engine.shipper.wake()
+        self.engine.cache.wake()
+
+    async def _ask_usage(self) -> None:
+        space = self.engine.space
+        while True:
+            for host, stack in self.engine.stacks.items():
+                try:
+                    usage = await stack.prompt.usage()
+                except MegaFSError as error:
+                    log.info("a host does not say how much space it has: %s", error)
+                    continue
+                space.free[host] = usage.free_bytes
+                if usage.used_bytes is not None:
+                    space.used[host] = usage.used_bytes
+            await trio.sleep(USAGE_EVERY_S)
+
+    async def _obey_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                log.info("ending on %s", signal.Signals(number).name)
+                await self._unmount()
+
+    async def _unmount(self) -> None:
+        """As the user's umount does; if files are open, the mount goes lazily after the kernel handed its pages over."""
+        mountpoint = str(self.mountpoint)
+
+        def take_away() -> bool:
+            pyfuse3.syncfs(mountpoint)
+            helper = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+            return subprocess.run([*helper, "--", mountpoint], check=False, capture_output=True).returncode == 0
+
+        try:
+            gone = await trio.to_thread.run_sync(take_away)
+        except OSError as error:
+            log.warning("the kernel could not hand over everything: %s", error)
+            gone = False
+        if not gone:
+            pyfuse3.terminate()
+
+    async def _last_commit(self) -> None:
+        engine = self.engine
+        for ino in list(engine.names.unlinked):
+            engine.names.purge(ino)
+        await engine.commits.durable_now()
+
+
+def _escaped(value: str) -> str:
+    """For libfuse's option parser."""
+    return value.replace("\\", "\\\\").replace(",", "\\,")

@@ -1,0 +1,126 @@
+"""The bounded cache of pack files: how much may be accepted, and what is thrown out. Only shipped packs are ever evicted.
+
+Asked by files.content before each write (``admit``); told by sync when packs ship and by the reader when it fetched.
+Writers are slowed from 60 % of the limit on un-shipped bytes, long before they would have to stop; they are refused when
+the cache is full of what no host takes, or when the disk itself is nearly full. Eviction runs in the background.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from megafs.config import CACHE_STALL_S, DISK_RESERVE_BYTES, GIB, PACK_BYTES
+from megafs.errors import NoSpace
+from megafs.index.packs import SHIPPED, Packs
+from megafs.store.disk import Disk
+from megafs.store.writer import PackWriter
+
+SLOW_FROM = 0.6  # of the limit, in un-shipped bytes
+SLOW_MOST_S = 0.25  # for one request just below the limit
+WAIT_S = 1.0  # at the limit, while hosts still take something
+EVICT_FROM, EVICT_TO = 0.9, 0.75  # watermarks of everything in the cache
+DEFAULT_MOST_BYTES = 20 * GIB
+LEAST_BYTES = 4 * PACK_BYTES
+LOOK_S = 0.5  # the disk and the table are looked at this often while something changes
+
+
+def default_limit(free_bytes: int) -> int:
+    """A tenth of the free disk, 20 GiB at most."""
+    return max(LEAST_BYTES, min(free_bytes // 10, DEFAULT_MOST_BYTES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """How full the cache is, in bytes."""
+
+    local: int  # in all pack files
+    unshipped: int
+    limit: int
+
+
+class Cache:
+    """Owner of the accounting."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        packs: Packs,
+        writer: PackWriter,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._disk, self._packs, self._writer = disk, packs, writer
+        self.limit_bytes = max(limit_bytes, LEAST_BYTES)
+        self._clock = clock
+        self._closed = self._shipped = 0
+        self._disk_free = disk.free_bytes()
+        self._progress_s = clock()
+        self._woken = trio.Event()
+        self._woken.set()
+        self.evicted = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Count again."""
+        closed = shipped = 0
+        open_numbers = {pack.number for pack in self._writer.unclosed()}
+        for number, size, state, _ in self._packs.locals():
+            if state == SHIPPED:
+                shipped += size
+            elif number not in open_numbers:
+                closed += size
+        if closed < self._closed or shipped > self._shipped:
+            self._progress_s = self._clock()
+        self._closed, self._shipped = closed, shipped
+
+    def wake(self) -> None:
+        """Something was shipped, fetched or committed: look again soon."""
+        self._woken.set()
+
+    def level(self) -> Level:
+        unshipped = self._closed + self._writer.unclosed_bytes
+        return Level(local=unshipped + self._shipped, unshipped=unshipped, limit=self.limit_bytes)
+
+    def admit(self, size: int) -> float:
+        """Asked before ``size`` bytes are accepted: for how many seconds to slow down. Raises NoSpace."""
+        unshipped = self._closed + self._writer.unclosed_bytes + size
+        fullness = unshipped / self.limit_bytes
+        if self._disk_free < DISK_RESERVE_BYTES:
+            self._woken.set()
+            raise NoSpace("the disk of the state directory is nearly full")
+        if fullness < SLOW_FROM:
+            return 0.0
+        self._woken.set()
+        if fullness < 1:
+            return SLOW_MOST_S * ((fullness - SLOW_FROM) / (1 - SLOW_FROM)) ** 2
+        if self._clock() - self._progress_s > CACHE_STALL_S:
+            raise NoSpace("the cache is full of data that the hosts do not take")
+        return WAIT_S
+
+    async def run(self) -> None:
+        """Evict while there is too much. Ends by cancellation; does not wake up while nothing happens."""
+        while True:
+            await self._woken.wait()
+            self._woken = trio.Event()
+            self._disk_free = await trio.to_thread.run_sync(self._disk.free_bytes)
+            self.refresh()
+            await self._evict()
+            await trio.sleep(LOOK_S)
+
+    async def _evict(self) -> None:
+        level = self.level()
+        short = max(0, DISK_RESERVE_BYTES * 2 - self._disk_free)
+        if level.local <= EVICT_FROM * level.limit and not short:
+            return
+        excess = max(level.local - int(EVICT_TO * level.limit), short)
+        for number, size, state, _ in self._packs.locals():
+            if excess <= 0:
+                break
+            if state == SHIPPED:
+                self._packs.delete_local(number)
+                await trio.to_thread.run_sync(self._disk.unlink, number)
+                self.evicted += 1
+                excess -= size
+        self.refresh()
