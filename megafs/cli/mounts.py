@@ -51,7 +51,7 @@ def mount_at(directory: Path) -> Mount | None:
 def is_stale(mount: Mount) -> bool:
     """Whether its daemon is gone: "Transport endpoint is not connected"."""
     try:
-        os.stat(mount.mountpoint)
+        os.statvfs(mount.mountpoint)  # not stat: the kernel answers that from its cache for an hour
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
