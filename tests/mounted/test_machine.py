@@ -1,7 +1,7 @@
 """A state machine: the mount and a plain directory are driven with the same operations and must stay the same.
 
-Among the operations: unmounting and mounting again in order, and, after everything has been fsynced, ``kill -9`` of the
-daemon and mounting again. Contents, stat, xattrs, link counts and every errno are compared. ``--rounds N`` runs N examples.
+Among the operations: unmounting and mounting again in order, and, once everything is fsynced, ``kill -9`` of the daemon
+and mounting again. Contents, stat, xattrs, link counts and every errno are compared. ``--rounds N`` runs N examples.
 """
 
 import hashlib
@@ -147,17 +147,17 @@ class Machine(RuleBasedStateMachine):
     def truncate(self, path: str, size: int) -> None:
         self.agree(lambda root: os.truncate(root / path, size))
 
-    @rule(source=paths, target=paths, how=flags)
-    def rename(self, source: str, target: str, how: int) -> None:
-        self.agree(lambda root: calls.renameat2(root / source, root / target, how))
+    @rule(source=paths, new=paths, how=flags)
+    def rename(self, source: str, new: str, how: int) -> None:
+        self.agree(lambda root: calls.renameat2(root / source, root / new, how))
 
-    @rule(source=paths, target=paths)
-    def link(self, source: str, target: str) -> None:
-        self.agree(lambda root: os.link(root / source, root / target, follow_symlinks=False))
+    @rule(source=paths, new=paths)
+    def link(self, source: str, new: str) -> None:
+        self.agree(lambda root: os.link(root / source, root / new, follow_symlinks=False))
 
-    @rule(path=paths, target=st.sampled_from(["a", "../b", "nowhere", ".", "c/d", "x" * 300]))
-    def symlink(self, path: str, target: str) -> None:
-        self.agree(lambda root: os.symlink(target, root / path))
+    @rule(path=paths, text=st.sampled_from(["a", "../b", "nowhere", ".", "c/d", "x" * 300]))
+    def symlink(self, path: str, text: str) -> None:
+        self.agree(lambda root: os.symlink(text, root / path))
 
     @rule(path=paths)
     def unlink(self, path: str) -> None:
