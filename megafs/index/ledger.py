@@ -110,6 +110,10 @@ class Ledger:
         )
         return [PackNumber(row[0]) for row in rows]
 
+    def log_applied(self, changeset: bytes, seq: int) -> None:
+        """A commit that came from hosts was applied: the next checkpoint must know what it touched."""
+        self._execute("INSERT INTO outbox (changeset, pack, made_s, seq) VALUES (?, 0, 0, ?)", (changeset, seq))
+
     def first_unshipped_pack(self) -> PackNumber | None:
         """The smallest pack that is not on enough hosts."""
         number = self._execute("SELECT min(number) FROM local_pack WHERE state < ?", (SHIPPED,)).get

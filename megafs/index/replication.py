@@ -105,6 +105,11 @@ def joined(changesets: Iterable[bytes]) -> tuple[bytes, int]:
     return whole, sum(1 for _ in apsw.Changeset.iter(whole))
 
 
+def inverted(changeset: bytes) -> bytes:
+    """The changeset that undoes this one."""
+    return apsw.Changeset.invert(changeset)
+
+
 def touched(changesets: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     """(table, key) of every row that some change created, changed or removed; repeats are possible."""
     for changeset in changesets:

@@ -1,7 +1,7 @@
-"""Boot objects: what the 24 words alone find on any host. Written at create, attach and when the hosts change.
+"""Boot objects: what the 24 words alone find on a host. One per host, under a random one of 64 names.
 
-One object on each host, under one of 64 names that the words give, sealed under the words. A newer generation is a new
-object under another name; the highest that opens wins, so a host can hide a generation but not invent one.
+The recovery key and a bare Host in (no keyring yet), a Boot statement out. A newer generation is a new object; the
+highest one that opens counts. Nothing on the device can open or renew one without the words.
 """
 
 import secrets
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 import trio
 
 from megafs.canonical import encode, parse
-from megafs.crypto.identity import EpochCertificate, RootKey
+from megafs.crypto.identity import EpochCertificate, RootKey, vault_id
 from megafs.crypto.keys import Keyring
-from megafs.crypto.recovery import RecoveryKey
-from megafs.errors import Corrupt, ObjectMissing, Unauthentic
+from megafs.crypto.recovery import BOOT_NAMES, RecoveryKey
+from megafs.errors import Corrupt, HostError, ObjectMissing, Unauthentic, Unavailable
 from megafs.hosts.protocol import Host
 from megafs.model import HostSpec
 from megafs.sync.statements import Boot, BootHost
 
-PROBES = 8  # requests at a time to one host
+PROBES = 8  # at a time
 
 
 async def put(
@@ -28,45 +28,64 @@ async def put(
     *,
     generation: int,
     keyring: Keyring,
-    epochs: tuple[EpochCertificate, ...],
+    epochs: Sequence[EpochCertificate],
     recovery: RecoveryKey,
     root: RootKey,
-) -> None:
-    """Put the boot object of ``generation`` on one host, under a name that is free. Raises HostError."""
-    body = Boot(
+) -> str:
+    """Put the boot object of ``generation`` on the host that ``spec`` describes and read it back. Returns its name.
+    Raises HostError, or Unavailable if all 64 names are taken."""
+    boot = Boot(
         generation=generation,
         host=spec.id,
-        hosts=tuple(BootHost(id=each.id, url=each.url, label=each.label) for each in specs),
+        hosts=tuple(BootHost(id=each.id, url=each.url, label=each.label) for each in specs if each.state != "gone"),
         keyring=keyring.to_fields(),
         root_seed=root.seed,
         root_public=root.public,
-        epochs=epochs,
+        epochs=tuple(epochs),
     )
+    sealed = recovery.seal_boot(encode(boot))
     names = recovery.boot_names()
-    while names:
-        name = names.pop(secrets.randbelow(len(names)))
+    first = secrets.randbelow(BOOT_NAMES)
+    for name in names[first:] + names[:first]:
         try:
             await host.head(name)
         except ObjectMissing:
-            await host.put(name, recovery.seal_boot(encode(body)))
-            return
-    raise Corrupt("a host has no free name for a boot object")
+            await host.put(name, sealed)
+            if await host.get(name) != sealed:
+                raise Unavailable(f"{spec.label}: does not give back what was put") from None
+            return name
+    raise Unavailable(f"{spec.label}: all names of boot objects are taken")
 
 
 async def find(host: Host, recovery: RecoveryKey) -> Boot | None:
-    """The newest boot object on a host, or None if the words open none there. Raises HostError."""
+    """The newest boot object on a host; None if it has none of this recovery key. Raises HostError."""
     found: list[Boot] = []
-    slots = trio.CapacityLimiter(PROBES)
+    failed: list[HostError] = []
+    names = recovery.boot_names()
 
-    async def probe(name: str) -> None:
-        async with slots:
+    async def probe() -> None:
+        while names and not failed:
             try:
-                sealed = await host.get(name)
-                found.append(parse(Boot, recovery.open_boot(sealed)))
-            except (ObjectMissing, Unauthentic, Corrupt):
-                return
+                sealed = await host.get(names.pop())
+                found.append(opened(recovery, sealed))
+            except ObjectMissing:
+                continue
+            except (Corrupt, Unauthentic):
+                continue  # another one may be good; who has none that is good is told so
+            except HostError as error:
+                failed.append(error)
 
     async with trio.open_nursery() as nursery:
-        for name in recovery.boot_names():
-            nursery.start_soon(probe, name)
+        for _ in range(PROBES):
+            nursery.start_soon(probe)
+    if failed and not found:
+        raise failed[0]
     return max(found, key=lambda boot: boot.generation, default=None)
+
+
+def opened(recovery: RecoveryKey, sealed: bytes) -> Boot:
+    """The body, consistent in itself: vault, root key and epochs belong together. Raises Corrupt or Unauthentic."""
+    boot = parse(Boot, recovery.open_boot(sealed))
+    if RootKey(boot.root_seed).public != boot.root_public or vault_id(boot.root_public) != boot.keyring.vault:
+        raise Corrupt("boot: keys that do not belong together")
+    return boot

@@ -52,6 +52,17 @@ class Backlog:
         return not (self.packs or self.commits or any(self.lacking.values()) or any(self.owed.values()))
 
 
+@dataclass(slots=True, kw_only=True)
+class Wait:
+    """Somebody waits until ``done``; owner: until_shipped."""
+
+    look: Callable[[], Backlog]
+    done: Callable[[Backlog], bool]
+    patience_s: float
+    before: Backlog | None = None
+    deadline: float = 0.0
+
+
 class Shipper:
     """Owner of the loop, of the boundary of a checkpoint in the making, and of commits without a head."""
 
@@ -207,33 +218,35 @@ class Shipper:
         await self._commits.durable_now()
         self.packing.retire_now()
         pack = self._ledger.newest_local_pack()
-        async for left in self._watch(lambda: self.backlog(pack, 0), lambda left: not left.packs, patience_s):
+        packs = Wait(look=lambda: self.backlog(pack, 0), done=lambda left: not left.packs, patience_s=patience_s)
+        while (left := await self._next_left(packs)) is not None:
             yield left
         # Copy rows of these packs are part of what exists now; one commit object takes them along.
         await self._commits.durable_now()
         target = self._urgent_n = self._ledger.newest_outbox()
-        async for left in self._watch(lambda: self.backlog(pack, target), lambda left: left.is_empty, patience_s):
+        everything = Wait(
+            look=lambda: self.backlog(pack, target), done=lambda left: left.is_empty, patience_s=patience_s
+        )
+        while (left := await self._next_left(everything)) is not None:
             yield left
 
-    async def _watch(
-        self, look: Callable[[], Backlog], done: Callable[[Backlog], bool], patience_s: float
-    ) -> AsyncIterator[Backlog]:
-        before: Backlog | None = None
-        deadline = trio.current_time() + patience_s
-        self.packing.retry_now()
-        self.lanes.wake()
-        self.wake()
+    async def _next_left(self, wait: Wait) -> Backlog | None:
+        """What is left once that has changed; None when nothing is left of it."""
+        if wait.before is None:
+            self.packing.retry_now()
+            self.lanes.wake()
+            self.wake()
+        elif wait.done(wait.before):
+            return None
         while True:
             self.claims.check_writable()
-            moved, left = self._moved, look()
-            if left != before:
-                before, deadline = left, trio.current_time() + patience_s
-                yield left
-            if done(left):
-                return
-            if trio.current_time() >= deadline:
+            moved, left = self._moved, wait.look()
+            if left != wait.before:
+                wait.before, wait.deadline = left, trio.current_time() + wait.patience_s
+                return left
+            if trio.current_time() >= wait.deadline:
                 raise Incomplete(self._missing(left))
-            with trio.move_on_at(min(deadline, trio.current_time() + OPEN_PACK_TICK_S)):
+            with trio.move_on_at(min(wait.deadline, trio.current_time() + OPEN_PACK_TICK_S)):
                 await moved.wait()
 
     def _missing(self, left: Backlog) -> str:

@@ -1,0 +1,284 @@
+"""From the hosts back to an index: a new device's whole one, or the steps that an old local state lacks.
+
+A Survey and an index in, rows out. Everything fetched is checked three times: sealed at its place, signed or pinned by
+a digest, and chained to the commit before it. File content is not touched: a listing works as soon as this is done.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from secrets import randbelow
+from typing import TypeVar
+
+import trio
+
+from megafs.crypto.keys import ident_commit, ident_part
+from megafs.errors import Corrupt, MegaFSError, RolledBack
+from megafs.index import replication
+from megafs.index.database import Database
+from megafs.index.ledger import KnownHead, KnownPart, Ledger
+from megafs.index.packs import SHIPPED, Packs
+from megafs.index.replication import KEY_STOP, Range
+from megafs.index.schema import REPLICATED, VERSION
+from megafs.index.vault import Vault
+from megafs.model import COUNTER_BITS, DeviceId, HostId, Kind, PackNumber
+from megafs.sync import stream
+from megafs.sync.objects import Objects
+from megafs.sync.statements import (
+    NOTHING,
+    CheckpointList,
+    CommitHeader,
+    ListedPart,
+    PackFact,
+    Signer,
+    Step,
+    Trust,
+    parse_commit,
+    step_hash,
+    unpacked,
+)
+from megafs.sync.stream import Position
+from megafs.sync.survey import Survey, newest_seq
+
+WINDOW = 8  # objects fetched at a time, so that latency is not paid for each commit
+NUMBER_STEP = 64  # new device numbers leave random gaps: two devices that attach at once should not meet
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]  # done, of how many
+
+
+@dataclass(slots=True, kw_only=True)
+class Rebuilt:
+    """How far an index was brought; owner: who brings it."""
+
+    step: Step = NOTHING
+    term: int = 0
+    parts: int = 0
+    commits: int = 0
+    rows: int = 0
+    packs: dict[int, PackFact] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A commit object as fetched: checked, not yet applied."""
+
+    header: CommitHeader
+    step: Step
+    changeset: bytes
+
+
+async def together(items: Sequence[Item], fetch: Callable[[Item], Awaitable[Result]]) -> list[Result]:
+    """What ``fetch`` gives for each item, in their order; all under way at once. The first error ends all."""
+    results: dict[int, Result] = {}
+
+    async def one(number: int, item: Item) -> None:
+        results[number] = await fetch(item)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number, item in enumerate(items):
+                nursery.start_soon(one, number, item)
+    except* MegaFSError as group:
+        raise group.exceptions[0] from None
+    return [results[number] for number in range(len(items))]
+
+
+async def rebuild(
+    database: Database, objects: Objects, trust: Trust, survey: Survey, progress: Progress = lambda done, of: None
+) -> Rebuilt:
+    """Fill an empty index from the checkpoint and the commits after it. Raises Unavailable, Corrupt, RolledBack; then
+    the index is to be thrown away."""
+    done = Rebuilt()
+    steps = list(survey.after_checkpoint())
+    parts = survey.checkpoint.parts if survey.checkpoint is not None else ()
+    total = len(parts) + len(steps)
+    ledger = Ledger(database.connection)
+
+    def tell() -> None:
+        progress(done.parts + done.commits, total)
+
+    if survey.checkpoint is not None:
+        await _apply_checkpoint(database, objects, survey.checkpoint, done, tell)
+        ledger.replace_parts(known(part) for part in survey.checkpoint.parts)
+    await apply_commits(database, objects, trust, steps, done, tell)
+    if survey.head is not None and survey.head.step.seq == done.step.seq and survey.head.step != done.step:
+        raise RolledBack("the newest head speaks of another history than the commits found")
+    if done.step != NOTHING:
+        ledger.set_head(KnownHead(device=done.step.device, seq=done.step.seq, hash=done.step.hash, seen_s=0))
+    database.commit(0)
+    return done
+
+
+async def _apply_checkpoint(
+    database: Database, objects: Objects, listed: CheckpointList, done: Rebuilt, tell: Callable[[], None]
+) -> None:
+    check_tiles(listed.parts)
+
+    async def fetch(part: ListedPart) -> tuple[ListedPart, bytes]:
+        def understand(sealed: bytes) -> bytes:
+            if sha256(sealed).digest() != part.digest:
+                raise Corrupt("part: not the one that the checkpoint lists")
+            return unpacked(objects.keyring.open(Kind.PART, [ident_part(part.id)], sealed), part.changeset_bytes)
+
+        return part, await objects.read(Kind.PART, ident_part(part.id), understand)
+
+    for start in range(0, len(listed.parts), WINDOW):
+        for part, changeset in await together(listed.parts[start : start + WINDOW], fetch):
+            with database.unlogged() as connection:
+                replication.apply(connection, changeset, part.rows)
+            database.commit(0)
+            done.rows += part.rows
+            done.parts += 1
+            tell()
+    done.step, done.term = listed.step, listed.term
+    done.packs.update({fact.number: fact for fact in listed.packs})
+
+
+def check_tiles(parts: Iterable[ListedPart]) -> None:
+    """Raises Corrupt unless the parts cover every replicated table exactly once."""
+    reached = dict.fromkeys(REPLICATED, b"")
+    for part in sorted(parts, key=lambda part: (part.table, part.low)):
+        if reached.get(part.table) != part.low or part.high <= part.low:
+            raise Corrupt(f"checkpoint: a gap or an overlap in {part.table}")
+        reached[part.table] = part.high
+    if any(high != KEY_STOP for high in reached.values()):
+        raise Corrupt("checkpoint: a table is not whole")
+
+
+def known(part: ListedPart) -> KnownPart:
+    """A part of a checkpoint of ours or another device's, as the ledger keeps it."""
+    return KnownPart(
+        id=part.id,
+        range=Range(table=part.table, low=part.low, high=part.high),
+        digest=part.digest,
+        bytes=part.bytes,
+        rows=part.rows,
+        changeset_bytes=part.changeset_bytes,
+    )
+
+
+async def read_commit(objects: Objects, trust: Trust, device: int, seq: int) -> Commit:
+    """A commit object, checked for itself. Raises ObjectMissing or Unavailable."""
+    ident = ident_commit(device, seq)
+
+    def understand(sealed: bytes) -> Commit:
+        header, changeset = parse_commit(objects.keyring.open(Kind.COMMIT, [ident], sealed), trust)
+        if (header.device, header.seq) != (device, seq):
+            raise Corrupt("commit: speaks of another place")
+        return Commit(header=header, step=Step(device=device, seq=seq, hash=step_hash(sealed)), changeset=changeset)
+
+    return await objects.read(Kind.COMMIT, ident, understand)
+
+
+async def apply_commits(
+    database: Database,
+    objects: Objects,
+    trust: Trust,
+    steps: Sequence[tuple[int, int]],
+    done: Rebuilt,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Apply these commits to an index that stands at ``done.step``, each chained to the one before. They are noted in
+    the outbox as shipped, for the next checkpoint."""
+    for start in range(0, len(steps), WINDOW):
+        window = steps[start : start + WINDOW]
+        for commit in await together(window, lambda step: read_commit(objects, trust, *step)):
+            _apply_commit(database, commit, done)
+            tell()
+
+
+def _apply_commit(database: Database, commit: Commit, done: Rebuilt) -> None:
+    header = commit.header
+    if header.previous != done.step or header.term < done.term:
+        raise RolledBack(f"commit {header.seq} of device {header.device} does not follow the one before it")
+    if header.schema != VERSION:
+        raise Corrupt(f"commit: schema {header.schema}, this program reads {VERSION}")
+    with database.unlogged() as connection:
+        replication.apply(connection, commit.changeset, header.changes)
+    Ledger(database.connection).log_applied(commit.changeset, header.seq)
+    database.commit(0)
+    done.step, done.term = commit.step, header.term
+    done.commits += 1
+    done.rows += header.changes
+    done.packs.update({fact.number: fact for fact in header.packs})
+
+
+def next_number(database: Database, survey: Survey) -> int:
+    """A number for a new device, above all known ones."""
+    taken = [number for number, _, _, _ in Vault(database).devices()] + [f.claim.number for f in survey.claims]
+    return max(taken, default=0) + 1 + randbelow(NUMBER_STEP)
+
+
+def enrol(database: Database, signer: Signer, certificate: bytes, *, term: int, done: Rebuilt, survey: Survey) -> None:
+    """Make the rebuilt index this device's own, once its claim has won: its row, its stream, and where packs lie that
+    no copy row tells of yet. The caller commits."""
+    claims = signer.certificate.claims
+    Vault(database).add_device(claims.number, DeviceId(claims.device), claims.public_key, certificate)
+    database.adopt(claims.number)
+    checkpoint = survey.checkpoint.step if survey.checkpoint is not None else NOTHING
+    stream.begin(database, claims.number, term=term, base=done.step, checkpoint=checkpoint)
+    write_facts(database, done.packs.values())
+
+
+def write_facts(database: Database, facts: Iterable[PackFact]) -> None:
+    """Copy rows for packs whose rows were shipped before those of their copies."""
+    packs = Packs(database)
+    for fact in facts:
+        if packs.get(PackNumber(fact.number)) is not None and not packs.copies(PackNumber(fact.number)):
+            for copy in fact.copies:
+                packs.add_copy(PackNumber(fact.number), HostId(copy.host), copy.shard, copy.root)
+
+
+async def steps_ahead(objects: Objects, position: Position, device: int) -> int:
+    """How many commits of this very device the hosts have that it does not know: more than 0 means that the local
+    state is older than the hosts (restored from a copy). Raises Unavailable if no host answers."""
+    known = position.next_seq - 1
+    if not await objects.exists(Kind.COMMIT, ident_commit(device, known + 1)):
+        return 0
+    return await newest_seq(objects, device, known + 1) - known
+
+
+async def fast_forward(
+    database: Database, objects: Objects, trust: Trust, signer: Signer, ahead: int
+) -> list[PackNumber]:
+    """Bring a local state that is ``ahead`` commits behind the hosts up to them. What it had committed and not shipped
+    is undone first (in the newer history it was shipped, or it never was). Returns packs whose files are to be removed.
+    Nothing else runs meanwhile; the caller makes it durable and then starts anew."""
+    position, device = stream.load(database), signer.device
+    ledger, packs = Ledger(database.connection), Packs(database)
+    waiting = ledger.waiting(ledger.newest_outbox())
+    for row in reversed(waiting):
+        (changeset,) = ledger.changesets(row.n, row.n)
+        undo = replication.inverted(changeset)
+        with database.unlogged() as connection:
+            replication.apply(connection, undo, replication.count(connection, undo))
+        ledger.mark_frozen(row.n, row.n, position.next_seq)
+    ledger.forget_dropped(ledger.newest_outbox())
+    done = Rebuilt(step=position.previous, term=position.term)
+    steps = [(device, seq) for seq in range(position.next_seq, position.next_seq + ahead)]
+    await apply_commits(database, objects, trust, steps, done)
+    database.adopt(device)
+    write_facts(database, done.packs.values())
+    gone = []
+    for number in ledger.unshipped_packs():
+        pack = packs.get(number)
+        if pack is not None and packs.copies(number):
+            packs.set_local(number, pack.stored_bytes, SHIPPED)
+        else:
+            packs.delete_local(number)
+            gone.append(number)
+    own = device << COUNTER_BITS
+    newest = max([own, *(number for number in done.packs if number >> COUNTER_BITS == device)])
+    stream.store(
+        database,
+        Position(
+            term=done.term,
+            next_seq=done.step.seq + 1,
+            previous=done.step,
+            pack=max(position.pack, newest),
+            checkpoint=position.checkpoint,
+        ),
+    )
+    ledger.set_head(KnownHead(device=device, seq=done.step.seq, hash=done.step.hash, seen_s=0))
+    return gone

@@ -1,0 +1,188 @@
+"""What is on the hosts: who wrote last, how far, and from which checkpoint the way there is shortest.
+
+Claims, heads and checkpoint lists in, a Survey out. Nothing is applied and nothing is changed on a host. Knows nothing
+of the local index, so it serves a new device as well as one that wonders whether its own state is old.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from megafs.crypto.keys import ident_checkpoint, ident_commit, ident_head
+from megafs.errors import Corrupt, ObjectMissing, RolledBack, Unavailable
+from megafs.index.ledger import Ledger
+from megafs.index.schema import VERSION
+from megafs.model import HostId, Kind
+from megafs.sync import gallop
+from megafs.sync.claims import FIRST_TERM, Claims, Found, winners
+from megafs.sync.objects import Damage, Objects
+from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, unframed
+
+FIRST_DEVICE = 1
+HEADLESS = 16  # commits that may follow the newest head: frozen together while their hosts were away
+CHECKPOINTS_BACK = 8  # damaged ones that are skipped before everything is read from the first commit on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Commits ``first`` to ``last`` of one device; the first one follows ``base``."""
+
+    device: int
+    first: int
+    last: int
+    base: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """How to get to the newest state."""
+
+    writer: int  # number of the device that may write
+    term: int
+    claims: tuple[Found, ...]
+    newest: tuple[int, int]  # (device, seq) of the newest commit; (0, 0): none
+    head: Head | None
+    checkpoint: CheckpointList | None
+    segments: tuple[Segment, ...]  # from the first commit of all to the newest
+    silent: tuple[HostId, ...]  # hosts that did not answer
+    damages: tuple[Damage, ...]
+
+    def after_checkpoint(self) -> Iterator[tuple[int, int]]:
+        """(device, seq) of the commits to apply on the checkpoint, in order. Raises RolledBack if the checkpoint is
+        not on the way to the newest commit."""
+        start = NOTHING if self.checkpoint is None else self.checkpoint.step
+        found = start == NOTHING
+        for segment in self.segments:
+            for seq in range(segment.first, segment.last + 1):
+                if found:
+                    yield segment.device, seq
+                found = found or (segment.device, seq) == (start.device, start.seq)
+        if not found:
+            raise RolledBack("the checkpoint found is not in the history of the newest commit")
+
+
+async def survey(objects: Objects, trust: Trust) -> Survey:
+    """Look at all hosts. Raises Unavailable if none answers, or if what should be there is on none that does."""
+    answers = await Claims(objects, trust, None, lambda: 0.0).all()
+    if not answers.said:
+        raise Unavailable("no host answers")
+    claims = winners(each for found in answers.said.values() for each in found)
+    top = claims[-1] if claims else None
+    writer = top.claim.number if top is not None else FIRST_DEVICE
+    last = await newest_seq(objects, writer)
+    segments = history(claims, writer, last)
+    head = await newest_head(objects, trust, segments)
+    checkpoint = await newest_checkpoint(objects, trust, head)
+    end = segments[-1] if segments else None
+    return Survey(
+        writer=writer,
+        term=top.claim.term if top is not None else FIRST_TERM,
+        claims=tuple(claims),
+        newest=(end.device, end.last) if end is not None else (0, 0),
+        head=head,
+        checkpoint=checkpoint,
+        segments=tuple(segments),
+        silent=tuple(answers.failed),
+        damages=tuple(objects.damages),
+    )
+
+
+async def newest_seq(objects: Objects, device: int, known: int = 0) -> int:
+    """The newest commit of a device: by its heads, and what was put behind the newest head."""
+    seq = await gallop.newest(lambda n: objects.exists(Kind.HEAD, ident_head(device, n)), known)
+    while await objects.exists(Kind.COMMIT, ident_commit(device, seq + 1)):
+        seq += 1
+    return seq
+
+
+def history(claims: Sequence[Found], writer: int, last: int) -> list[Segment]:
+    """Which commits of which devices count, in order. A commit of a former writer that its successor had not seen is
+    in no segment."""
+    by_number = {found.claim.number: found.claim for found in claims}
+    segments: list[Segment] = []
+    device = writer
+    while device:
+        claim = by_number.pop(device, None)
+        if claim is None and device != FIRST_DEVICE:
+            raise Unavailable("the claim of a device that wrote is on no host that answers")
+        base = claim.base if claim is not None else NOTHING
+        if last:
+            segments.append(Segment(device=device, first=1, last=last, base=base))
+        device, last = base.device, base.seq
+    return segments[::-1]
+
+
+async def newest_head(objects: Objects, trust: Trust, segments: Sequence[Segment]) -> Head | None:
+    """The head of the newest commit that has one."""
+    tries = 0
+    for segment in reversed(segments):
+        for seq in range(segment.last, 0, -1):
+            try:
+                return await read_head(objects, trust, segment.device, seq)
+            except ObjectMissing:
+                tries += 1
+            if tries > HEADLESS:
+                raise Unavailable("the newest heads are on no host that answers")
+    return None
+
+
+async def read_head(objects: Objects, trust: Trust, device: int, seq: int) -> Head:
+    """A head, checked. Raises ObjectMissing or Unavailable."""
+    ident = ident_head(device, seq)
+
+    def understand(sealed: bytes) -> Head:
+        head, _ = unframed(Head, objects.keyring.open(Kind.HEAD, [ident], sealed), trust)
+        if (head.step.device, head.step.seq) != (device, seq):
+            raise Corrupt("head: speaks of another commit")
+        return head
+
+    return await objects.read(Kind.HEAD, ident, understand)
+
+
+async def newest_checkpoint(objects: Objects, trust: Trust, head: Head | None) -> CheckpointList | None:
+    """The newest checkpoint whose list is good; older heads tell of older ones."""
+    for _ in range(CHECKPOINTS_BACK):
+        if head is None or head.checkpoint == NOTHING:
+            return None
+        try:
+            return await read_checkpoint(objects, trust, head.checkpoint)
+        except (ObjectMissing, Unavailable):
+            try:
+                head = await read_head(objects, trust, head.checkpoint.device, head.checkpoint.seq)
+            except ObjectMissing:
+                return None
+    return None
+
+
+async def read_checkpoint(objects: Objects, trust: Trust, step: Step) -> CheckpointList:
+    """A checkpoint list, checked. Raises ObjectMissing or Unavailable."""
+    ident = ident_checkpoint(step.device, step.seq)
+
+    def understand(sealed: bytes) -> CheckpointList:
+        listed, _ = unframed(CheckpointList, objects.keyring.open(Kind.CHECKPOINT, [ident], sealed), trust)
+        if listed.step != step:
+            raise Corrupt("checkpoint: not of the commit that it was made for")
+        return listed
+
+    listed = await objects.read(Kind.CHECKPOINT, ident, understand)
+    if listed.schema != VERSION:
+        raise Unavailable(f"the vault has schema {listed.schema}, this program reads {VERSION}")
+    return listed
+
+
+async def setbacks(objects: Objects, trust: Trust, ledger: Ledger) -> list[str]:
+    """What hosts no longer say although they did: one sentence for each. Raises RolledBack for a history that differs
+    from the one this device has seen (a fork)."""
+    told: list[str] = []
+    for known in ledger.heads():
+        ident = ident_head(known.device, known.seq)
+
+        def understand(sealed: bytes, ident: bytes = ident) -> Head:
+            return unframed(Head, objects.keyring.open(Kind.HEAD, [ident], sealed), trust)[0]
+
+        answers = await objects.read_each(Kind.HEAD, ident, understand)
+        for host, head in answers.said.items():
+            if head is not None and head.step.hash != known.hash:
+                raise RolledBack(f"two histories: commit {known.seq} of device {known.device} differs on a host")
+            if head is None and ledger.host_head(host, known.device) >= known.seq:
+                told.append(f"host {host.hex()[:8]} no longer has commit {known.seq} of device {known.device}")
+    return told
