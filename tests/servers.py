@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 START_S = 60.0
@@ -51,8 +52,12 @@ def has(name: str) -> bool:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port of which the one 10,000 above exists as well: weed takes that for itself."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        if port < 55_000:
+            return port
 
 
 def _answers(port: int) -> bool:
@@ -82,7 +87,7 @@ def started(folder: Path, *command: str, ready: Callable[[], bool]) -> Iterator[
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(3)  # weed takes its time to say goodbye to itself
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -184,6 +189,8 @@ def _has_bucket(s3: int, filer: int) -> bool:
     try:
         with urlopen(Request(f"http://127.0.0.1:{filer}/buckets/bucket/", method="POST"), timeout=2) as answer:
             return answer.status < 300 and _answers(s3)
+    except HTTPError as error:
+        return error.code == 409 and _answers(s3)  # it is there since the last question
     except OSError:
         return False
 

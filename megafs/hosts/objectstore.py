@@ -18,6 +18,7 @@ import opendal
 import trio
 from opendal import exceptions
 
+from megafs import errors
 from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts.protocol import NAME, OBJECT_BYTES, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
@@ -166,10 +167,20 @@ def _root(folders: tuple[str, ...]) -> str:
     return "/" + "/".join(folders)
 
 
+def _opened(label: str, scheme: str, **options: str) -> ObjectStoreHost:
+    try:
+        return ObjectStoreHost(opendal.Operator(scheme, **options), label=label)
+    except exceptions.ConfigInvalid as error:  # its text may quote what is wrong, so it is not shown
+        raise errors.Usage(
+            f"{label}: the secret, or an option of the URL, has not the form that it should have"
+        ) from error
+
+
 def s3_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStoreHost:
     """``s3://KEY@ENDPOINT/BUCKET/PREFIX``; nothing is taken from the environment or ~/.aws."""
     options = {"enable_virtual_host_style": "true"} if url.options.get("style") == "host" else {}
-    operator = opendal.Operator(
+    return _opened(
+        label,
         "s3",
         endpoint=f"{_scheme(url)}://{url.server}",
         bucket=url.folders[0],
@@ -181,13 +192,13 @@ def s3_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStore
         disable_ec2_metadata="true",
         **options,
     )
-    return ObjectStoreHost(operator, label=label)
 
 
 def gs_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStoreHost:
     """``gs://BUCKET/PREFIX``; the secret is the service account's JSON in base64."""
     options = {"endpoint": url.options["endpoint"]} if "endpoint" in url.options else {}
-    operator = opendal.Operator(
+    return _opened(
+        label,
         "gcs",
         bucket=url.place,
         root=_root(url.folders),
@@ -196,12 +207,12 @@ def gs_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStore
         disable_vm_metadata="true",
         **options,
     )
-    return ObjectStoreHost(operator, label=label)
 
 
 def azblob_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStoreHost:
     """``azblob://ACCOUNT@ENDPOINT/CONTAINER/PREFIX``."""
-    operator = opendal.Operator(
+    return _opened(
+        label,
         "azblob",
         endpoint=f"{_scheme(url)}://{url.server}",
         account_name=url.user,
@@ -209,12 +220,12 @@ def azblob_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectS
         container=url.folders[0],
         root=_root(url.folders[1:]),
     )
-    return ObjectStoreHost(operator, label=label)
 
 
 def b2_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStoreHost:
     """``b2://KEYID@BUCKET/PREFIX?bucket_id=ID``."""
-    operator = opendal.Operator(
+    return _opened(
+        label,
         "b2",
         bucket=url.place,
         bucket_id=url.options["bucket_id"],
@@ -222,4 +233,3 @@ def b2_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStore
         application_key_id=url.user,
         application_key=secrets["application_key"],
     )
-    return ObjectStoreHost(operator, label=label)

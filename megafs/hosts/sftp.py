@@ -9,6 +9,7 @@ space.
 """
 
 import asyncio
+import logging
 import os
 import secrets as tokens
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,6 +26,8 @@ from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, Obj
 from megafs.hosts.protocol import NAME, OBJECT_BYTES, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
 from megafs.model import Usage
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Entries = list[tuple[str, int]]
@@ -58,6 +61,9 @@ class SftpHost:
         self._label = label
         self._root = "/".join(url.folders[1:] or (".",)) if url.folders[0] == "~" else "/" + "/".join(url.folders)
         self._loop = asyncio.new_event_loop()
+        # asyncssh leaves the tasks of parallel reads and writes behind when the connection breaks; the request itself
+        # tells of it, asyncio would print each of them besides.
+        self._loop.set_exception_handler(lambda _, context: log.debug("asyncio: %s", context.get("message")))
         self._thread = Thread(target=self._loop.run_forever, name=f"sftp {label}", daemon=True)
         self._connection: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None

@@ -5,9 +5,9 @@ import secrets
 import pytest
 
 from megafs.errors import HostRefused, HostUnreachable, ObjectMissing
-from megafs.hosts import open_host
+from megafs.hosts import objectstore, open_host
 from tests import servers
-from tests.contracts.host import NAME, HostContract
+from tests.contracts.host import NAME, HostContract, listed
 
 QUICK = ["moto", "rclone s3", "rclone webdav", "rclone sftp"]
 QUICK += ["openssh"] if servers.has("sshd") else []
@@ -107,3 +107,12 @@ async def test_a_bucket_that_is_not_there_is_refused(server_of) -> None:
         await host.put(NAME, b"x")
     with pytest.raises((HostRefused, ObjectMissing)):
         await host.get(NAME)
+
+
+async def test_a_long_listing_comes_in_pages(opened, monkeypatch) -> None:
+    monkeypatch.setattr(objectstore, "PAGE", 10)
+    host = opened("rclone s3")
+    names = {NAME[:-2] + first + second for first in "abcdef" for second in "2345"}
+    for name in names:
+        await host.put(name, b"x")
+    assert await listed(host) == dict.fromkeys(names, 1)
