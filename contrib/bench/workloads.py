@@ -1,0 +1,262 @@
+"""The workloads: each takes a fresh mount and answers with figures by name. METRICS says what each figure is.
+
+The six canonical ones are those of gocryptfs's benchmark.bash; ``md5``, ``ls`` and ``read`` are cold: the system was
+unmounted and mounted and the kernel's caches dropped, as far as this user may.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corpus import Corpus, random_block
+from systems import System, command
+
+PIECE_BYTES = 128 << 10
+BIG_BYTES = 1_000_000_000
+FIO_BYTES = 256 << 20
+FIO_S = 5
+SMALL_OPERATIONS = 2000  # per process, of each kind
+APPENDS = 500
+INSERTS = 500
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """``unit`` "s" is better small, everything else better large."""
+
+    what: str
+    unit: str = "s"
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """One run of one workload on one system."""
+
+    system: System
+    corpus: Corpus
+    scale: float
+    figures: Figures = field(default_factory=dict)
+
+    @property
+    def top(self) -> Path:
+        return self.system.mountpoint
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        began_s = time.perf_counter()
+        yield
+        self.figures[name] = time.perf_counter() - began_s
+
+    def cold(self) -> None:
+        self.system.make_cold()
+
+    def count(self, full: int, least: int = 20) -> int:
+        return max(int(full * self.scale), least)
+
+
+def shell(line: str, **values: object) -> None:
+    subprocess.run(line.format(**values), shell=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def write_big(path: Path, size: int) -> None:
+    """What ``dd bs=128k conv=fsync`` does, from RAM, with bytes that do not compress."""
+    block = memoryview(random_block())
+    with open(path, "wb", buffering=0) as file:
+        done = 0
+        while done < size:
+            start = done % len(block)
+            done += file.write(block[start : start + min(PIECE_BYTES, size - done)])
+        os.fsync(file.fileno())
+
+
+def read_big(path: Path) -> None:
+    buffer = bytearray(PIECE_BYTES)
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def canonical(bench: Bench) -> None:
+    top, big = bench.top, bench.top / "big"
+    random_block()
+    with bench.timed("write"):
+        write_big(big, bench.count(BIG_BYTES))
+    bench.cold()
+    with bench.timed("read"):
+        read_big(big)
+    big.unlink()
+    with bench.timed("untar"):
+        shell("tar xf '{tar}' -C '{top}'", tar=bench.corpus.tar, top=top)
+    bench.cold()
+    with bench.timed("md5"):
+        shell("find '{top}/tree' -type f -print0 | xargs -0 md5sum", top=top)
+    bench.cold()
+    with bench.timed("ls"):
+        shell("ls -lR '{top}/tree'", top=top)
+    with bench.timed("rm"):
+        shell("rm -r '{top}/tree'", top=top)
+
+
+def fio(bench: Bench) -> None:
+    if not shutil.which("fio"):
+        return
+    for direct in (0, 1):
+        for kind in ("randread", "randwrite"):
+            name = f"fio-{kind}-{'direct' if direct else 'buffered'}"
+            words = f"fio --name=x --filename={bench.top}/fio --size={bench.count(FIO_BYTES, PIECE_BYTES)} --bs=4k"
+            words += f" --rw={kind} --direct={direct} --ioengine=psync --time_based --runtime={FIO_S * bench.scale:.1f}"
+            words += " --end_fsync=1 --randseed=1 --output-format=json"
+            done = subprocess.run(words.split(), capture_output=True, check=False)
+            if done.returncode == 0:
+                job = json.loads(done.stdout[done.stdout.index(b"{") :])["jobs"][0]
+                bench.figures[name] = job[kind.removeprefix("rand")]["iops"]
+    (bench.top / "fio").unlink(missing_ok=True)
+
+
+def appends(bench: Bench) -> None:
+    count, block = bench.count(APPENDS), random_block()[:4096]
+    with open(bench.top / "journal", "ab", buffering=0) as file, bench.timed("append"):
+        for _ in range(count):
+            file.write(block)
+            os.fsync(file.fileno())
+    bench.figures["append"] = count / bench.figures["append"]
+
+
+def sqlite(bench: Bench) -> None:
+    count = bench.count(INSERTS)
+    database = sqlite3.connect(bench.top / "database", isolation_level=None)
+    database.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, body TEXT)")
+    with bench.timed("sqlite"):
+        for number in range(count):
+            database.execute("INSERT INTO entry VALUES (?, ?)", (number, "body " * 20))
+    database.close()
+    bench.figures["sqlite"] = count / bench.figures["sqlite"]
+
+
+def git(bench: Bench) -> None:
+    if not shutil.which("git"):
+        return
+    origin = bench.corpus.tree.parent / "origin.git"
+    if not origin.exists():
+        work = bench.corpus.tree
+        shell("git init -q --separate-git-dir '{origin}' '{work}'", origin=origin, work=work)
+        name = "-c user.name=bench -c user.email=bench@localhost -c gc.auto=0"
+        shell("cd '{work}' && git add -A && git {name} commit -qm one && rm .git", work=work, name=name)
+        shell("git --git-dir '{origin}' config core.bare true", origin=origin)
+        shell("git --git-dir '{origin}' config --unset core.worktree || true", origin=origin)
+    with bench.timed("clone"):
+        shell("git clone -q --no-local '{origin}' '{top}/clone'", origin=origin, top=bench.top)
+    bench.cold()
+    with bench.timed("status"):
+        shell("git -C '{top}/clone' status --porcelain", top=bench.top)
+
+
+def rsync(bench: Bench) -> None:
+    if not shutil.which("rsync"):
+        return
+    line = "rsync -a '{tree}/' '{top}/copy/'"
+    with bench.timed("rsync-first"):
+        shell(line, tree=bench.corpus.tree, top=bench.top)
+    bench.cold()
+    with bench.timed("rsync-unchanged"):
+        shell(line, tree=bench.corpus.tree, top=bench.top)
+
+
+def one_process(folder: Path, count: int, barrier: "multiprocessing.synchronize.Barrier", answers: object) -> None:
+    """Create, stat, rename and unlink ``count`` files; the seconds of each go into ``answers``."""
+    folder.mkdir()
+    steps: list[Callable[[int], object]] = [
+        lambda n: os.close(os.open(folder / f"f{n}", os.O_CREAT | os.O_WRONLY, 0o644)),
+        lambda n: os.stat(folder / f"f{n}"),
+        lambda n: os.rename(folder / f"f{n}", folder / f"g{n}"),
+        lambda n: os.unlink(folder / f"g{n}"),
+    ]
+    times = []
+    for step in steps:
+        barrier.wait()
+        began_s = time.perf_counter()
+        for number in range(count):
+            step(number)
+        barrier.wait()
+        times.append(time.perf_counter() - began_s)
+    answers.put(times)  # type: ignore[attr-defined]
+
+
+def operations(bench: Bench) -> None:
+    for processes in (1, 8):
+        count = bench.count(SMALL_OPERATIONS)
+        barrier, answers = multiprocessing.Barrier(processes), multiprocessing.SimpleQueue()
+        children = [
+            multiprocessing.Process(target=one_process, args=(bench.top / f"p{processes}-{n}", count, barrier, answers))
+            for n in range(processes)
+        ]
+        for child in children:
+            child.start()
+        slowest = [max(times) for times in zip(*(answers.get() for _ in children), strict=True)]
+        for child in children:
+            child.join()
+        for name, taken_s in zip(("create", "stat", "rename", "unlink"), slowest, strict=True):
+            bench.figures[f"{name}-{processes}"] = processes * count / taken_s
+
+
+def shipping(bench: Bench) -> None:
+    """Read one big file while another, just written, is on its way to the hosts."""
+    size = bench.count(BIG_BYTES)
+    write_big(bench.top / "old", size)
+    bench.cold()
+    write_big(bench.top / "new", size)
+    with bench.timed("read-while-shipping"):
+        read_big(bench.top / "old")
+
+
+def photos(bench: Bench) -> None:
+    with bench.timed("photos"):
+        command("cp", "-r", bench.corpus.photos, bench.top / "photos")
+
+
+WORKLOADS: Mapping[str, Callable[[Bench], None]] = {
+    "canonical": canonical,
+    "fio": fio,
+    "appends": appends,
+    "sqlite": sqlite,
+    "git": git,
+    "rsync": rsync,
+    "operations": operations,
+    "shipping": shipping,
+    "photos": photos,
+}
+
+METRICS: Mapping[str, Metric] = {
+    "write": Metric(what="1 GB written, fsync"),
+    "read": Metric(what="1 GB read, cold"),
+    "untar": Metric(what="12,000 source files untarred"),
+    "md5": Metric(what="md5 of them, cold"),
+    "ls": Metric(what="ls -lR, cold"),
+    "rm": Metric(what="rm -r"),
+    "fio-randread-buffered": Metric(what="4k random read", unit="/s"),
+    "fio-randwrite-buffered": Metric(what="4k random write", unit="/s"),
+    "fio-randread-direct": Metric(what="4k random read, direct", unit="/s"),
+    "fio-randwrite-direct": Metric(what="4k random write, direct", unit="/s"),
+    "append": Metric(what="4k append + fsync", unit="/s"),
+    "sqlite": Metric(what="SQLite insert + commit", unit="/s"),
+    "clone": Metric(what="git clone"),
+    "status": Metric(what="git status, cold"),
+    "rsync-first": Metric(what="rsync, first"),
+    "rsync-unchanged": Metric(what="rsync, unchanged, cold"),
+    **{
+        f"{name}-{processes}": Metric(what=f"{name}, {processes} process{'es' if processes > 1 else ''}", unit="/s")
+        for processes in (1, 8)
+        for name in ("create", "stat", "rename", "unlink")
+    },
+    "read-while-shipping": Metric(what="1 GB read while 1 GB ships"),
+    "photos": Metric(what="1,000 photos of 3 MB copied in"),
+}
