@@ -1,5 +1,6 @@
 """``megafs attach``: a vault that is on hosts becomes usable on this device, with the recovery key."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +51,7 @@ def run(
 
     from megafs import daemon
 
+    os.umask(0o077)  # everything in a state directory is its owner's alone
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     daemon.attach_vault(
         paths,

@@ -44,7 +44,7 @@ def start(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountO
     died = os.open(paths.log / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, paths.root.name],  # the name is for ps; the order has it again
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=died,

@@ -1,5 +1,6 @@
 """``megafs create``: a new vault on hosts, and the recovery key, shown once."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -45,6 +46,7 @@ def run(
 
     from megafs import daemon
 
+    os.umask(0o077)  # everything in a state directory is its owner's alone
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     words = daemon.create_vault(paths, hosts=host, copies=wanted, passphrase=phrase, settings=settings)
     if json:

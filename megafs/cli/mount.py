@@ -1,7 +1,9 @@
 """``megafs mount``: unlock a vault and show it as a directory; returns when the mount answers."""
 
+import fcntl
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths
 from megafs.errors import Busy, NotMounted, Usage
 
 FUSE_SETTINGS = Path("/etc/fuse.conf")
+FORMER_S = 60.0  # for the daemon of a mount that has just gone to make its last commit
+POLL_S = 0.05
 
 
 def run(
@@ -80,29 +84,48 @@ def known_flags(text: str) -> tuple[str, ...]:
 
 def usable_mountpoint(directory: Path, paths: VaultPaths) -> Path:
     """``directory`` made ready to be mounted on: it exists, no dead mount covers it, no MegaFS is on it."""
-    from megafs.control import client
-
     if mounts.clear_stale(directory):
         terminal.note(f"cleared a dead mount from {directory}")
     there = mounts.mount_at(directory)
     if there is not None:
         other = "" if there.vault == paths.root else f", the vault {there.vault.name}"
         raise Busy(f"{directory} is mounted already{other}")
-    mine = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
-    if mine is not None:
-        if not mounts.is_stale(mine):
-            raise Busy(f"{paths.root.name} is mounted already, on {mine.mountpoint}")
-        mounts.clear_stale(mine.mountpoint)
-        terminal.note(f"cleared a dead mount from {mine.mountpoint}")
-    try:
-        pid = client.daemon_pid(paths.root)
-    except NotMounted:
-        pass
-    else:
-        raise Busy(f"{paths.root.name} is held by process {pid}, which is starting or ending; try again in a moment")
+    wait_for_former(paths, FORMER_S)
     if not directory.is_dir():
         raise Usage(f"the mount point is not a directory: {directory}")
     return Path(os.path.realpath(directory))
+
+
+def wait_for_former(paths: VaultPaths, limit_s: float) -> None:
+    """Until no process has the vault: after umount(8) a daemon makes its last commit and only then ends."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        mine = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
+        if mine is not None and not mounts.is_stale(mine):
+            raise Busy(f"{paths.root.name} is mounted already, on {mine.mountpoint}")
+        if mine is not None:
+            mounts.clear_stale(mine.mountpoint)
+            terminal.note(f"cleared a dead mount from {mine.mountpoint}")
+        if not is_locked(paths):
+            return
+        if time.monotonic() > deadline:
+            raise Busy(f"{paths.root.name} is in use by another process, which is starting or ending")
+        time.sleep(POLL_S)
+
+
+def is_locked(paths: VaultPaths) -> bool:
+    """Whether a process has the vault now."""
+    try:
+        descriptor = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # never mounted
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def others_allowed(settings: Path) -> bool:

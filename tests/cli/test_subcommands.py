@@ -1,5 +1,6 @@
 """Each subcommand against stand-ins: a daemon's entry points in this process, or a control socket in a thread."""
 
+import fcntl
 import json
 import os
 import threading
@@ -170,10 +171,17 @@ def test_mount_needs_a_directory_and_a_vault(entries, vault, phrase_file, tmp_pa
     assert run("mount", "other", tmp_path, "--state-dir", vault.root.parent) == 4
 
 
-def test_mount_while_a_daemon_has_the_vault(entries, vault, phrase_file, tmp_path, capsys):
-    with answering(vault.root, {"status": status}):
-        assert mounting(vault, phrase_file, tmp_path, "--foreground") == 5
-    assert str(os.getpid()) in capsys.readouterr().err
+def test_mount_waits_for_a_daemon_that_ends(vault):
+    mount.wait_for_former(vault, 0)  # never mounted
+    with open(vault.lock, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(errors.Busy):
+            mount.wait_for_former(vault, 0.1)
+        ending = threading.Timer(0.2, fcntl.flock, (lock, fcntl.LOCK_UN))
+        ending.start()
+        mount.wait_for_former(vault, 30)
+        ending.join()
+    mount.wait_for_former(vault, 0)
 
 
 def test_allow_other_is_allowed_by_a_line_of_its_own(tmp_path):
