@@ -20,6 +20,7 @@ from megafs.index.vault import Vault
 from megafs.model import ROOT_INO, Attributes, DeviceId, HostId, HostSpec, HostState, Ino, Policy
 from megafs.store.disk import Disk
 from megafs.store.writer import PackWriter
+from megafs.sync import recover
 from megafs.sync import stream as streams
 from megafs.sync.claims import Claims, Standing
 from megafs.sync.objects import Objects
@@ -27,6 +28,7 @@ from megafs.sync.packing import Landscape, PackShipper
 from megafs.sync.ship import Shipper
 from megafs.sync.statements import NOTHING, Signer, Step, Trust
 from megafs.sync.stream import Stream
+from megafs.sync.survey import survey
 from tests.support.hosts import DyingHost, MemoryHost
 
 POLICY = Policy(copies=2)
@@ -214,3 +216,22 @@ class Device:
 
 def root_row(device: Device) -> Attributes | None:
     return device.inodes.get(ROOT_INO)
+
+
+async def attached(world: World, root: Path) -> Device:
+    """A new device, from the hosts alone; it has claimed and made its first commit."""
+    identity = world.identity
+    (root / "packs").mkdir(parents=True)
+    objects = world.objects()
+    found = await survey(objects, identity.trust)
+    database = Database(root / "index.db", bytes(32), create=True)
+    done = await recover.rebuild(database, objects, identity.trust, found)
+    signer = identity.signer(recover.next_number(database, found))
+    claims = Claims(objects, identity.trust, None, trio.current_time)
+    claim = await claims.claim(signer, done.step, int(time.time()))
+    recover.enrol(database, signer, b"certificate", term=claim.claim.term, done=done, survey=found)
+    database.commit(0)
+    database.close()
+    device = Device(world, root, signer)
+    device.survey = found
+    return device

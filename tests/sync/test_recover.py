@@ -1,0 +1,183 @@
+"""A new device from the hosts, an old state brought forward, two that want to write."""
+
+import shutil
+from pathlib import Path
+from random import randbytes
+
+import pytest
+import trio
+
+from megafs.errors import Corrupt, MegaFSError, ReadOnly, RolledBack, Unavailable
+from megafs.model import HostId
+from megafs.sync import recover
+from megafs.sync.survey import setbacks, survey
+from tests.support.hosts import Evil, EvilHost
+from tests.sync.rig import Device, World, attached
+
+CONTENT = ("inode", "dirent", "xattr", "extent", "chunk", "pack", "host", "setting", "doomed")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def same_content(one: Device, other: Device) -> None:
+    first, second = one.tables(), other.tables()
+    for table in CONTENT:
+        assert first[table] == second[table], table
+    where = [sorted(row[1:] for row in tables["copy"]) for tables in (first, second)]
+    assert where[0] == where[1]
+
+
+async def test_a_new_device_has_everything(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        inodes = [await one.write(b"f%d" % n, randbytes(3000)) for n in range(5)]
+        await one.sync()
+        await one.remove(inodes[0])
+        await one.sync()
+    world.dying[HostId(bytes([1]) * 16)].die()
+    two = await attached(world, tmp_path / "2")
+    same_content(one, two)
+    assert two.signer.device > 1
+    world.dying[HostId(bytes([1]) * 16)].revive()
+    async with two.shipping():
+        await two.write(b"new", randbytes(100))
+        await two.sync()
+    three = await attached(world, tmp_path / "3")
+    same_content(two, three)
+    assert [segment.device for segment in three.survey.segments] == [1, two.signer.device]
+    for device in (one, two, three):
+        device.crash()
+
+
+async def test_copies_are_known_even_if_their_rows_were_never_shipped(
+    world: World, tmp_path: Path, autojump_clock: object
+) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        for n in range(45):  # the machine is lost in the middle of a trickle
+            await one.write(b"f%d" % n, randbytes(100))
+            await trio.sleep(1)
+    two = await attached(world, tmp_path / "2")
+    files = two.database.connection.execute("SELECT count(*) FROM dirent").get
+    assert files >= 14  # all but the last thirty seconds
+    for pack in two.packs.all():
+        if not two.packs.is_empty(pack.number):
+            assert len(two.packs.copies(pack.number)) == 2
+    one.crash()
+    two.crash()
+
+
+async def test_the_former_writer_goes_read_only(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        await one.write(b"a", randbytes(3000))
+        await one.sync()
+        two = await attached(world, tmp_path / "2")
+        before = {host: set(memory.objects) for host, memory in world.memory.items()}
+        await one.write(b"b", randbytes(3000))
+        with pytest.raises(ReadOnly, match="took the vault over"):
+            await one.sync()
+        assert one.claims.read_only_reason
+        assert not await one.claims.may_delete()
+        await trio.sleep(100)
+        # What it had not shipped is kept; at most a pack and one unseen commit went out, nothing was deleted.
+        assert one.ledger.uploads()
+        for host, names in before.items():
+            assert names <= set(world.memory[host].objects)
+    async with two.shipping():
+        await two.write(b"c", randbytes(10))
+        await two.sync()
+    three = await attached(world, tmp_path / "3")
+    same_content(two, three)
+    for device in (one, two, three):
+        device.crash()
+
+
+async def test_an_old_state_is_brought_forward(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    signer = world.identity.signer(1)
+    one = Device(world, tmp_path / "1", signer)
+    async with one.shipping():
+        await one.write(b"a", randbytes(3000))
+        await one.sync()
+        kept = await one.write(b"b", randbytes(3000))  # in the copy, committed and not shipped
+        one.database.sync_wal()
+        shutil.copytree(tmp_path / "1", tmp_path / "old")
+        await one.sync()
+        await one.remove(kept)
+        await one.write(b"c", randbytes(3000))
+        await one.sync()
+    old = Device(world, tmp_path / "old", signer)
+    old.assemble()
+    ahead = await recover.steps_ahead(old.objects, old.stream.position, 1)
+    assert ahead > 0
+    await recover.fast_forward(old.database, old.objects, world.identity.trust, signer, ahead)
+    await old.commits.durable_now()
+    same_content(one, old)
+    assert old.stream.position.next_seq == one.stream.position.next_seq
+    assert await recover.steps_ahead(old.objects, old.stream.position, 1) == 0
+    old.crash()
+    old = Device(world, tmp_path / "old", signer)
+    async with old.shipping():
+        await old.write(b"d", randbytes(3000))
+        await old.sync()
+    two = await attached(world, tmp_path / "2")
+    same_content(old, two)
+    for device in (one, old, two):
+        device.crash()
+
+
+@pytest.mark.parametrize("deed", list(Evil))
+async def test_one_evil_host_changes_nothing(
+    world: World, tmp_path: Path, autojump_clock: object, deed: Evil
+) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        for n in range(3):
+            await one.write(b"f%d" % n, randbytes(3000))
+            await one.sync()
+    evil = HostId(bytes([1]) * 16)
+    liar = EvilHost(world.dying[evil])
+    liar.everything = deed
+    world.dying[evil] = liar
+    objects = world.objects()
+    found = await survey(objects, world.identity.trust)
+    (tmp_path / "2").mkdir()
+    from megafs.index.database import Database
+
+    database = Database(tmp_path / "2" / "index.db", bytes(32), create=True)
+    await recover.rebuild(database, objects, world.identity.trust, found)
+    rows = sorted(database.connection.execute("SELECT * FROM dirent"))
+    assert rows == one.tables()["dirent"]
+    if deed is not Evil.WITHHOLD:
+        assert {damage.host for damage in objects.damages} == {evil}
+    database.close()
+    # With this host alone nothing wrong is ever taken for right.
+    alone = world.objects()
+    alone.hosts = {evil: liar}
+    database = Database(tmp_path / "3.db", bytes(32), create=True)
+    try:
+        found = await survey(alone, world.identity.trust)
+        await recover.rebuild(database, alone, world.identity.trust, found)
+    except (Unavailable, Corrupt, RolledBack, MegaFSError):
+        pass
+    else:
+        assert deed in (Evil.WITHHOLD, Evil.OLD)
+        assert database.connection.execute("SELECT count(*) FROM dirent").get == 0
+    database.close()
+    one.crash()
+
+
+async def test_a_host_that_forgot_is_named(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        await one.write(b"a", randbytes(3000))
+        await one.sync()
+    assert await setbacks(one.objects, world.identity.trust, one.ledger) == []
+    forgetful = HostId(bytes([2]) * 16)
+    world.memory[forgetful].objects.clear()
+    (sentence,) = await setbacks(one.objects, world.identity.trust, one.ledger)
+    assert forgetful.hex()[:8] in sentence
+    one.crash()
