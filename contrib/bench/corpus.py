@@ -11,6 +11,7 @@ import sysconfig
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 SOURCE_FILES = 12_000
@@ -118,6 +119,7 @@ def prepare(work: Path, scale: float, photos: int) -> Corpus:
     return Corpus(tar=tar, files=files, tree=tree / "tree", photos=folder, photo_count=count)
 
 
+@cache
 def random_block() -> bytes:
     """Bytes that do not compress; files longer than this repeat it, which no file system here notices."""
     return random.Random(64).randbytes(RANDOM_BYTES)

@@ -288,7 +288,7 @@ class MegaFS(FuseSystem):
         (self.home / "pass").write_text(PASSPHRASE + "\n")
         (self.home / "pass").chmod(0o600)
         (self.home / "host").mkdir()
-        told = self.megafs("create", "bench", self.host, "--json", *self.options)
+        told = self.megafs("create", "bench", "--host", self.host, "--json", *self.options)
         words = json.loads(told[told.index("{") : told.rindex("}") + 1])["recovery_key"]
         (self.home / "words").write_text(" ".join(words))
 

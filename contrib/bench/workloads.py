@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from corpus import Corpus, random_block
@@ -171,7 +173,7 @@ def rsync(bench: Bench) -> None:
         shell(line, tree=bench.corpus.tree, top=bench.top)
 
 
-def one_process(folder: Path, count: int, barrier: "multiprocessing.synchronize.Barrier", answers: object) -> None:
+def one_process(folder: Path, count: int, barrier: Barrier, answers: "SimpleQueue[list[float]]") -> None:
     """Create, stat, rename and unlink ``count`` files; the seconds of each go into ``answers``."""
     folder.mkdir()
     steps: list[Callable[[int], object]] = [
@@ -188,13 +190,14 @@ def one_process(folder: Path, count: int, barrier: "multiprocessing.synchronize.
             step(number)
         barrier.wait()
         times.append(time.perf_counter() - began_s)
-    answers.put(times)  # type: ignore[attr-defined]
+    answers.put(times)
 
 
 def operations(bench: Bench) -> None:
     for processes in (1, 8):
         count = bench.count(SMALL_OPERATIONS)
-        barrier, answers = multiprocessing.Barrier(processes), multiprocessing.SimpleQueue()
+        barrier = multiprocessing.Barrier(processes)
+        answers: SimpleQueue[list[float]] = multiprocessing.SimpleQueue()
         children = [
             multiprocessing.Process(target=one_process, args=(bench.top / f"p{processes}-{n}", count, barrier, answers))
             for n in range(processes)
