@@ -5,6 +5,7 @@ runs in the foreground as a child of the test, so that a kill hits exactly it.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,22 @@ class Vault:
             folder = self.base / f"host{number}"
             folder.mkdir()
             hosts += ["--host", f"file://{folder}"]
-        self.megafs("create", self.name, *hosts, *self.unlocking)
+        self.recovery_key.write_text(self.megafs("create", self.name, *hosts, *self.unlocking))
+        self.recovery_key.chmod(0o600)
+
+    @property
+    def recovery_key(self) -> Path:
+        return self.base / "recovery-key"
+
+    def attach(self, place: str, hosts: Sequence[int]) -> "Vault":
+        """Another machine: the same vault in a state directory of its own, from some of the hosts and the words."""
+        there = Vault(base=self.base / place, state=self.base / place / "state", options=self.options)
+        there.mountpoint.mkdir(parents=True)
+        shutil.copy(self.passphrase, there.passphrase)
+        urls = [part for number in hosts for part in ("--host", f"file://{self.base}/host{number}")]
+        key = ["--recovery-key-file", str(self.recovery_key), "--yes"]
+        there.megafs("attach", there.name, *urls, *key, *there.unlocking)
+        return there
 
     @property
     def unlocking(self) -> list[str]:
@@ -96,12 +112,12 @@ class Vault:
         ]
         return "\n".join(texts)
 
-    def unmount(self) -> None:
+    def unmount(self, *flags: str) -> None:
         """The ordered end: unmount, and the daemon has closed everything when this returns."""
         daemon = self.daemon
         assert daemon is not None, "not mounted"
         try:
-            self.megafs("unmount", str(self.mountpoint))
+            self.megafs("unmount", *flags, str(self.mountpoint), timeout_s=10 * UNMOUNT_S)
             status = daemon.wait(UNMOUNT_S)
         finally:
             self.abandon()
