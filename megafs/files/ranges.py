@@ -168,7 +168,7 @@ class Runs:
     """The dirty bytes of one inode: accepted, not yet taken to be sealed. One owner: the inode's content.
 
     Each run lies in one window of ``size`` bytes of the file (so runs are chunks already) and owns its bytearray, to
-    which sequential writes are appended: as fast as joining pieces (2 GiB/s here, the speed of fresh memory), and a
+    which sequential writes are appended: as fast as joining pieces (2 GiB/s here), and a
     million appends of one byte stay a million bytes. Nobody holds a memoryview of ``spans`` across an await: their
     bytes may grow and change. What was taken is never touched again.
     """

@@ -11,7 +11,7 @@ from megafs.errors import Corrupt
 from megafs.model import Bytes
 
 AS_IS, ZSTD = 0, 1
-LEVEL = 1  # 138 us for 256 KiB of text, 30 us to find that 256 KiB cannot be compressed; level 3 takes twice as long
+LEVEL = 1  # 0.1 to 0.5 ms for 256 KiB of text, 30 us to find that it cannot be compressed; level 3 saved 6 % more
 ZEROS = bytes(CHUNK_BYTES)
 
 
