@@ -14,6 +14,7 @@ from tests.mounted.vault import Vault, mounted
 
 tally = Tally()
 PLAIN_TYPES = {"ext4", "xfs", "btrfs"}  # the suite was written against ext4
+AS_ROOT = ("--allow-other", "--flags", "suid,dev")  # as a plain mount has them
 vault_key = pytest.StashKey[Vault]()
 
 
@@ -59,7 +60,7 @@ def vault(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Vault]:
     """The session's vault, mounted."""
     base = scratch / "vault"
     base.mkdir(mode=0o755)
-    with mounted(base, *(["--allow-other"] if os.geteuid() == 0 else [])) as vault:
+    with mounted(base, *(AS_ROOT if os.geteuid() == 0 else ())) as vault:
         request.config.stash[vault_key] = vault
         yield vault
 

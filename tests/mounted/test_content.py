@@ -62,7 +62,7 @@ def test_vectors(both: Both) -> None:
         )
         yield (
             "seeking wrongly",
-            [tried(os.lseek, fd, -1, os.SEEK_SET), tried(os.pread, fd, 5, 1 << 40), tried(os.lseek, fd, 1 << 50, 0)],
+            [tried(os.lseek, fd, -1, os.SEEK_SET), tried(os.pread, fd, 5, 1 << 40), tried(os.lseek, fd, 1 << 42, 0)],
         )
         yield "writing nothing far away", [os.pwrite(fd, b"", 1 << 30), os.fstat(fd)]
         os.close(fd)
@@ -86,20 +86,20 @@ def test_sparse_files_read_as_zeros(both: Both) -> None:
 
 @pytest.mark.parametrize("written", [0, 1, 4096, 100_000, 1 << 20])
 def test_blocks(both: Both, written: int) -> None:
-    """st_blocks tells what is stored: about what was written, nothing for holes; within a chunk of what ext4 says."""
+    """st_blocks of a closed file tells what is stored: what was written, nothing for holes. tar and cp trust it."""
 
     def operation(root: Path) -> Cases:
         path = root / "file"
         with path.open("wb") as file:
             file.seek(64 << 20)
             file.write(b"\x5a" * written)
-            file.flush()
-            os.fsync(file.fileno())
-            blocks = os.fstat(file.fileno()).st_blocks * 512
-            yield "stored", written <= blocks <= written + 8192
-            file.truncate(0)
-            os.fsync(file.fileno())
-            yield "emptied", os.fstat(file.fileno()).st_blocks
+        for label in ("closed", "synced"):
+            blocks = path.stat().st_blocks * 512
+            yield label, written <= blocks <= written + 8192
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        os.truncate(path, 0)
+        yield "emptied", path.stat().st_blocks
         os.truncate(path, 1 << 30)
         yield "all hole", [path.stat().st_blocks, look(path)]
 

@@ -48,7 +48,6 @@ FILE_ACTIONS: dict[str, Callable[[Path], object]] = {
     "synchronous write": lambda path: write_at(path, b"x", 3, os.O_SYNC),
     "truncate down": lambda path: os.truncate(path, 3),
     "truncate up": lambda path: os.truncate(path, 5000),
-    "truncate to the same": lambda path: os.truncate(path, path.stat().st_size),
     "write through a mapping": map_and_write,
     "open with O_TRUNC": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
     "open with O_TRUNC when empty": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
@@ -77,6 +76,18 @@ def test_of_the_file(both: Both) -> None:
             yield label, [answer, [name for name in after if name != "atime"], later(around, times(place))]
 
     both(operation)
+
+
+def test_truncate_to_the_same_size(both: Both) -> None:
+    def operation(root: Path) -> Cases:
+        path = make("file", root / "file")
+        before = times(path)
+        tick()
+        os.truncate(path, path.stat().st_size)
+        yield "truncate to the same", later(before, times(path))
+
+    why = "under write-back the kernel keeps the times, and moves them here only if the size changes"
+    both.documented(operation, mount=[], plain=["mtime", "ctime"], why=why)
 
 
 def test_ftruncate_to_the_same_size(both: Both) -> None:

@@ -1,6 +1,5 @@
 """truncate, ftruncate, fallocate's and posix_fallocate's answers: sizes, what is read after, who may, what refuses."""
 
-import errno
 import itertools
 import os
 import signal
@@ -155,7 +154,7 @@ def test_fallocate(both: Both) -> None:
             with path.open("r+b") as file:
                 yield "fallocate", tried(calls.fallocate, file.fileno(), mode, 0, 4096) or "allocated"
 
-        both.documented(operation, mount="EOPNOTSUPP", plain="allocated", why="the FUSE library has no request for it")
+        both.documented(operation, mount="ENOTSUP", plain="allocated", why="the FUSE library has no request for it")
 
 
 def test_posix_fallocate(both: Both) -> None:
@@ -177,6 +176,5 @@ def test_posix_fallocate(both: Both) -> None:
         fd = os.open(root, os.O_RDONLY)
         yield "directory", tried(os.posix_fallocate, fd, 0, 9) in {"EBADF", "ENODEV"}
         os.close(fd)
-        assert errno.EFBIG
 
     both(operation)

@@ -20,7 +20,6 @@ MOMENTS = {
     "one ns before the epoch": (-1, 999_999_999),
     "1969": (-86_400 * 100, 123_456_789),
     "1902": (-(2**31) + 1, 5),
-    "1901, the first second": (-(2**31), 0),
     "2038, the last second of 32 bits": (2**31 - 1, 999_999_999),
     "2038, one later": (2**31, 1),
     "2106, the last of unsigned 32 bits": (2**32 - 1, 999_999_999),

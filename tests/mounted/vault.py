@@ -97,7 +97,7 @@ class Vault:
         with (self.base / "daemon.out").open("ab") as said:
             self.daemon = subprocess.Popen(self.command(*arguments), cwd=repository, stdout=said, stderr=said)
         limit = time.monotonic() + MOUNT_S
-        while not os.path.ismount(self.mountpoint):
+        while not answers(self.mountpoint):
             if self.daemon.poll() is not None or time.monotonic() > limit:
                 status, self.daemon = self.daemon.poll(), None
                 raise NotWorking(f"mount: status {status}: {self.said()}")
@@ -134,7 +134,7 @@ class Vault:
     def abandon(self) -> None:
         """Whatever happened: no daemon and no mount is left behind."""
         daemon, self.daemon = self.daemon, None
-        if os.path.ismount(self.mountpoint) or stale(self.mountpoint):
+        if is_mounted(self.mountpoint):
             subprocess.run(["fusermount3", "-uz", str(self.mountpoint)], check=False, capture_output=True)
         if daemon is not None and daemon.poll() is None:
             try:
@@ -160,13 +160,18 @@ class Vault:
         return found
 
 
-def stale(mountpoint: Path) -> bool:
-    """Whether the mount's daemon is gone ("Transport endpoint is not connected")."""
+def answers(mountpoint: Path) -> bool:
+    """Whether a mount is there and its daemon too; statvfs asks it, while stat of a dead mount may come from a cache."""
     try:
-        mountpoint.stat()
+        os.statvfs(mountpoint)
     except OSError:
-        return True
-    return False
+        return False
+    return os.path.ismount(mountpoint)
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    """Whether the kernel's table has it, dead or alive."""
+    return f" {mountpoint} " in Path("/proc/self/mounts").read_text()
 
 
 @contextmanager
