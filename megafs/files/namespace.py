@@ -17,6 +17,7 @@ from megafs.files.xattrs import Xattrs
 from megafs.index.inodes import Inodes
 from megafs.model import ROOT_INO, Attributes, Ino
 
+DOTS = 2  # entries that every directory has; also the cookie of the second
 NOREPLACE, EXCHANGE = 1, 2  # renameat2(2)
 LINKS = 65_000  # as ext4 allows
 
@@ -233,13 +234,21 @@ class Namespace:
             raise Refused(errno.EINVAL)
         return target
 
-    def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
-        """setxattr(2); ctime moves."""
-        self._xattrs.set(self.row(ino), name, value, self._now_ns())
+    def set_xattr(self, ino: Ino, name: bytes, value: bytes, *, keep_set_gid: bool) -> None:
+        """setxattr(2); ctime moves. From outside the file's group, an access list drops set-group-id, like chmod."""
+        row = self.row(ino)
+        self._xattrs.set(
+            row if keep_set_gid else row._replace(mode=row.mode & ~stat.S_ISGID), name, value, self._now_ns()
+        )
 
     def remove_xattr(self, ino: Ino, name: bytes) -> None:
         """removexattr(2); ctime moves."""
         self._xattrs.remove(self.row(ino), name, self._now_ns())
+
+    def dots(self, ino: Ino) -> list[tuple[int, bytes, Attributes]]:
+        """The first two entries of a listing. Their cookies are below every row's id, which begin at 1 << 40."""
+        parent = self._inodes.parent(ino) or ino
+        return [(1, b".", self.row(ino)), (DOTS, b"..", self.row(parent))]
 
     def page(self, ino: Ino, after: int) -> list[tuple[int, bytes, Attributes]]:
         """The next names of a directory."""

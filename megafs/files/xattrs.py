@@ -9,7 +9,8 @@ from megafs.index.inodes import Inodes
 from megafs.model import Attributes, Ino
 
 CAPABILITY = b"security.capability"  # asked for with each write(2); see Xattrs.get
-NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
+NAMESPACES = (b"user", b"trusted", b"security")  # and of "system" the two ACLs
+ACLS = (acl.ACCESS, acl.DEFAULT)
 
 
 class Xattrs:
@@ -24,24 +25,25 @@ class Xattrs:
         from RAM."""
         if name == CAPABILITY and not self._capabilities:
             raise Refused(errno.ENODATA)
+        must_be_known(name)
         value = self._inodes.xattr(ino, name)
         if value is None:
             raise Refused(errno.ENODATA)
         return value
 
-    def names(self, ino: Ino) -> list[bytes]:
-        return [name for name, _ in self._inodes.xattrs(ino)]
+    def names(self, ino: Ino, *, trusted: bool) -> list[bytes]:
+        """``trusted.*`` is shown to root only, as by every Linux file system."""
+        return [name for name, _ in self._inodes.xattrs(ino) if trusted or not name.startswith(b"trusted.")]
 
     def set(self, row: Attributes, name: bytes, value: bytes, now_ns: int) -> None:
         """Set or replace. An access list also sets the mode; one that says no more than the mode is not kept."""
-        if not name.startswith(NAMESPACES):
-            raise Refused(errno.EOPNOTSUPP)
+        must_be_known(name)
         if len(name) > XATTR_NAME_BYTES:
             raise Refused(errno.ERANGE)
         if len(value) > XATTR_VALUE_BYTES:
             raise Refused(errno.E2BIG)
         mode = row.mode
-        if name in (acl.ACCESS, acl.DEFAULT):
+        if name in ACLS:
             try:
                 entries = acl.parse(value)
             except Corrupt as error:
@@ -57,8 +59,11 @@ class Xattrs:
         self._inodes.update(row._replace(mode=mode, ctime_ns=now_ns))
 
     def remove(self, row: Attributes, name: bytes, now_ns: int) -> None:
-        """Raises ENODATA."""
+        """Raises ENODATA; but taking away an ACL that is not there succeeds, as acl_delete_def_file(3) wants it."""
+        must_be_known(name)
         if self._inodes.xattr(row.ino, name) is None:
+            if name in ACLS:
+                return
             raise Refused(errno.ENODATA)
         self._inodes.delete_xattr(row.ino, name)
         self._inodes.update(row._replace(ctime_ns=now_ns))
@@ -82,3 +87,12 @@ class Xattrs:
         for name, value in ((acl.ACCESS, access), (acl.DEFAULT, default)):
             if value is not None:
                 self._inodes.set_xattr(ino, name, value)
+
+
+def must_be_known(name: bytes) -> None:
+    """Raises EOPNOTSUPP for a namespace that no one has, EINVAL for one without a name in it."""
+    namespace, dot, rest = name.partition(b".")
+    if name not in ACLS and not (dot and namespace in NAMESPACES):
+        raise Refused(errno.EOPNOTSUPP)
+    if not rest:
+        raise Refused(errno.EINVAL)

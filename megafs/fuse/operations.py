@@ -16,9 +16,10 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 
 from megafs.config import NAME_BYTES
 from megafs.errors import MegaFSError, ReadOnly, Refused
+from megafs.files import acl
 from megafs.files.commit import Committer
 from megafs.files.content import Content
-from megafs.files.namespace import Change, Namespace
+from megafs.files.namespace import DOTS, Change, Namespace
 from megafs.files.xattrs import Xattrs
 from megafs.fuse.replies import Replies
 from megafs.model import Ino
@@ -224,6 +225,11 @@ class Operations(pyfuse3.Operations):
         reply = pyfuse3.readdir_reply
         entry = self._replies.entry
         after = start_id
+        if after < DOTS:
+            for cookie, name, row in self._names.dots(Ino(fh))[after:]:
+                if not reply(token, name, entry(row), cookie):
+                    return
+            after = DOTS
         while page := self._names.page(Ino(fh), after):
             for cookie, name, row in page:
                 if not reply(token, name, entry(row), cookie):
@@ -333,12 +339,13 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return self._xattrs.names(Ino(inode))
+        return self._xattrs.names(Ino(inode), trusted=ctx.uid == 0)
 
     @answers
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         self._writable()
-        self._names.set_xattr(Ino(inode), name, value)
+        keep = name != acl.ACCESS or may_set_gid(ctx, self._names.row(Ino(inode)).gid)
+        self._names.set_xattr(Ino(inode), name, value, keep_set_gid=keep)
         self._commits.note_change()
 
     @answers
@@ -350,3 +357,8 @@ class Operations(pyfuse3.Operations):
     async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
         """Never asked under default_permissions; ENOSYS makes the kernel stop asking where it is not."""
         raise FUSEError(errno.ENOSYS)
+
+
+def may_set_gid(ctx: RequestContext, gid: int) -> bool:
+    """Whether the caller may give a file of this group the set-group-id bit; the kernel leaves ACLs to us here."""
+    return ctx.uid == 0 or gid == ctx.gid or gid in pyfuse3.get_sup_groups(ctx.pid)
