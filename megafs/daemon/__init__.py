@@ -1,4 +1,5 @@
-"""The composition root: makes vaults, attaches them, runs one mount. The only place that picks a real clock, disk, hosts."""
+"""The composition root: makes vaults, attaches them, runs a mount. Only here are real clocks, disks and hosts
+picked."""
 
 from megafs.daemon.attach import attach_vault
 from megafs.daemon.create import create_vault

@@ -1,10 +1,42 @@
-"""Another machine: index from the hosts, files on demand."""
+"""Another machine: the 24 words and some hosts in, an index and a key slot out. Contents stay on the hosts.
 
+Everything that can fail is done before the claim that makes this device the writing one; nothing is left on this device
+if it fails. The former device finds the claim before its next commit and goes read-only (sync.claims).
+"""
+
+import logging
+import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from os import urandom
 
+import trio
+
+from megafs import canonical
 from megafs.config import Settings, VaultPaths
+from megafs.crypto.identity import DeviceKey, RootKey, issue_device
+from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
-from megafs.errors import NoVault
+from megafs.crypto.slot import make_slot
+from megafs.daemon.device import Device, new_state, write_private
+from megafs.daemon.hosts import connected
+from megafs.errors import HostError, Unauthentic, Usage, WrongKey
+from megafs.hosts import Stack
+from megafs.index.database import Database
+from megafs.index.vault import Vault
+from megafs.model import DeviceId, HostId, HostSpec
+from megafs.sync import boot as boots
+from megafs.sync import recover
+from megafs.sync.claims import Claims
+from megafs.sync.objects import Objects
+from megafs.sync.statements import Boot, Signer, Trust
+from megafs.sync.survey import Survey, survey
+
+log = logging.getLogger(__name__)
+
+UNTRIED_REPLY_S = 5.0  # hosts that the user did not name are asked too, but not waited for
+Confirm = Callable[[str], bool]
 
 
 def attach_vault(
@@ -14,6 +46,122 @@ def attach_vault(
     recovery: RecoveryKey,
     passphrase: str,
     settings: Settings,
-    confirm: Callable[[str], bool],
+    confirm: Confirm,
 ) -> None:
-    raise NoVault("attach is not there yet")
+    """Bring the vault here. Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
+    with new_state(paths, settings) as building:
+        trio.run(_attach, building, hosts, recovery, passphrase, settings, confirm)
+
+
+async def _attach(
+    building: VaultPaths,
+    urls: Sequence[str],
+    recovery: RecoveryKey,
+    passphrase: str,
+    settings: Settings,
+    confirm: Confirm,
+) -> None:
+    boot, named = await find_boot(urls, recovery, settings)
+    root = RootKey(boot.root_seed)
+    keyring = Keyring.from_fields(boot.keyring)
+    trust = Trust.of(keyring.vault, boot.root_public, boot.epochs)
+    async with AsyncExitStack() as opened:
+        stacks = dict(await opened.enter_async_context(connected(named, settings)))
+        others = [_spec(each.id, each.url, each.label) for each in boot.hosts if each.id not in stacks]
+        hurried = replace(settings, host_reply_s=min(settings.host_reply_s, UNTRIED_REPLY_S))
+        stacks |= await opened.enter_async_context(connected(others, hurried))
+        objects = Objects(keyring, {host: stack.prompt for host, stack in stacks.items()})
+        found = await survey(objects, trust)
+        if not await trio.to_thread.run_sync(confirm, question(found)):
+            raise Usage("not attached: the question was answered with no")
+        device_id = DeviceId(urandom(16))
+        database = Database(building.index, keyring.index_key(device_id), create=True)
+        try:
+            done = await recover.rebuild(database, objects, trust, found)
+            device = _device(keyring, boot, trust, root, device_id, recover.next_number(database, found))
+            _keep_urls(Vault(database), named)
+            slot = await trio.to_thread.run_sync(make_slot, passphrase, device.body())
+            write_private(building.slot, slot)
+            claims = Claims(objects, trust, None, time.time)
+            claimed = await claims.claim(device.signer, done.step, int(time.time()))
+            certificate = canonical.encode(device.signer.certificate)
+            recover.enrol(database, device.signer, certificate, term=claimed.claim.term, done=done, survey=found)
+            database.commit(0)
+            database.sync_wal()
+        finally:
+            database.close()
+    for damage in objects.damages:
+        log.warning("host %s: %s: %s", stacks[damage.host].label, damage.kind, damage.what)
+
+
+def question(found: Survey) -> str:
+    """What the user agrees to, with what there is to compare."""
+    device, seq = found.newest
+    what = f"commit {seq} of device {device}" if seq else "no commit yet"
+    silent = f" {len(found.silent)} hosts do not answer." if found.silent else ""
+    return (
+        f"The newest state on the hosts is {what}.{silent} Attaching makes this device the one that writes; "
+        "the former one goes read-only. Go on?"
+    )
+
+
+async def find_boot(urls: Sequence[str], recovery: RecoveryKey, settings: Settings) -> tuple[Boot, list[HostSpec]]:
+    """The newest boot object, and the named hosts that belong to its vault. Raises WrongKey or HostError."""
+    given = [_spec(HostId(urandom(16)), url, url) for url in urls]
+    found: dict[HostId, Boot] = {}
+    silent: list[HostError] = []
+
+    async def look(spec: HostSpec, stack: Stack) -> None:
+        try:
+            boot = await boots.find(stack.prompt, recovery)
+        except HostError as error:
+            silent.append(error)
+            return
+        if boot is not None:
+            found[spec.id] = boot
+
+    async with connected(given, settings) as stacks, trio.open_nursery() as nursery:
+        for spec in given:
+            nursery.start_soon(look, spec, stacks[spec.id])
+    if not found:
+        if silent:
+            raise silent[0]
+        raise WrongKey(
+            "this recovery key opens nothing on these hosts: is it of another vault, or are they other hosts?"
+        )
+    newest = max(found.values(), key=lambda boot: boot.generation)
+    if any(boot.keyring.vault != newest.keyring.vault for boot in found.values()):
+        raise Unauthentic("the hosts named hold different vaults of this recovery key")
+    labels = {each.id: each.label for each in newest.hosts}
+    named = [
+        replace(spec, id=HostId(found[spec.id].host), label=labels.get(HostId(found[spec.id].host), spec.label))
+        for spec in given
+        if spec.id in found
+    ]
+    return newest, named
+
+
+def _spec(ident: HostId | bytes, url: str, label: str) -> HostSpec:
+    return HostSpec(id=HostId(ident), url=url, label=label)
+
+
+def _device(keyring: Keyring, boot: Boot, trust: Trust, root: RootKey, ident: DeviceId, number: int) -> Device:
+    key = DeviceKey.generate()
+    certificate = issue_device(keyring, device=ident, number=number, public_key=key.public, first_seq=1)
+    return Device(
+        id=ident,
+        number=number,
+        keyring=keyring,
+        signer=Signer(vault=keyring.vault, key=key, certificate=certificate),
+        trust=trust,
+        root_public=root.public,
+        epochs=tuple(boot.epochs),
+    )
+
+
+def _keep_urls(vault: Vault, named: Sequence[HostSpec]) -> None:
+    """A host may have moved: the URL that was just used counts."""
+    urls = {spec.id: spec.url for spec in named}
+    for spec in vault.hosts():
+        if urls.get(spec.id, spec.url) != spec.url:
+            vault.put_host(replace(spec, url=urls[spec.id]))

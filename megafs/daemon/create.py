@@ -16,11 +16,11 @@ from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
 from megafs.daemon.device import Device, new_state, write_private
 from megafs.daemon.hosts import connected
+from megafs.hosts import Stack
 from megafs.index.database import Database
 from megafs.index.inodes import Inodes
 from megafs.index.vault import Vault
 from megafs.model import DeviceId, HostId, HostSpec, Policy
-from megafs.hosts import Stack
 from megafs.sync import boot, stream
 from megafs.sync.statements import Signer, Trust
 
@@ -28,7 +28,7 @@ from megafs.sync.statements import Signer, Trust
 def create_vault(
     paths: VaultPaths, *, hosts: Sequence[str], copies: int, passphrase: str, settings: Settings
 ) -> list[str]:
-    """Make it and return the 24 words of its recovery key. Raises Usage, VaultExists, HostError; then nothing is left here."""
+    """Make it; returns the 24 words of its recovery key. Raises Usage, VaultExists, HostError; nothing is left then."""
     specs = host_specs(hosts)
     recovery, root = RecoveryKey.generate(), RootKey.generate()
     keyring = Keyring.create(root.public)

@@ -1,7 +1,7 @@
 """One vault at work, without a mount: every part, wired. Used by run (with a mount), attach and the tests."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from megafs.config import MIB, MountOptions, Settings, VaultPaths
@@ -37,6 +37,13 @@ def clock_ns() -> int:
     return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
 
+class Takeover:
+    """Who is told when another device has taken the vault over; set by the mount."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] = lambda: None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """The parts. Nothing here runs; whoever owns a nursery starts the loops."""
@@ -60,6 +67,7 @@ class Engine:
     stacks: Mapping[HostId, Stack]
     shipper: Shipper
     space: "Space"
+    takeover: Takeover
 
     def close(self) -> None:
         """After the last commit."""
@@ -125,8 +133,8 @@ def build(
     names = Namespace(inodes, xattrs, content, clock_ns)
     newest_pack = max(packs.newest(), writer.newest_pack)
     commits = Committer(database, content, writer, interval_s=settings.commit_s, newest_pack=newest_pack)
-    space = Space(vault, stacks)
-    shipper = _shipper(device, database, settings, stacks, commits, writer, disk, space)
+    space, takeover = Space(vault, stacks), Takeover()
+    shipper = _shipper(device, database, settings, stacks, commits, writer, disk, space, takeover)
     return Engine(
         paths=paths,
         settings=replace(settings, cache_bytes=limit),
@@ -147,6 +155,7 @@ def build(
         stacks=stacks,
         shipper=shipper,
         space=space,
+        takeover=takeover,
     )
 
 
@@ -159,6 +168,7 @@ def _shipper(
     writer: PackWriter,
     disk: Disk,
     space: Space,
+    takeover: Takeover,
 ) -> Shipper:
     """The shipping side."""
     vault, packs, ledger = Vault(database), Packs(database), Ledger(database.connection)
@@ -186,5 +196,6 @@ def _shipper(
         commits=commits,
         landscape=landscape,
         clock=time.time,
+        lost=lambda: takeover.tell(),
     )
     return shipper

@@ -7,6 +7,8 @@ from megafs.config import Settings
 from megafs.hosts import Stack, open_host, stacked
 from megafs.model import HostId, HostSpec
 
+PATIENCE_S = 5.0  # of one request, for a passing fault; whoever asked tries again later (sync.lanes, sync.packing)
+
 
 def opened(specs: Sequence[HostSpec], settings: Settings) -> dict[HostId, Stack]:
     """A stack for each host that is not gone. Raises Usage for a URL or secrets that cannot be meant."""
@@ -14,9 +16,7 @@ def opened(specs: Sequence[HostSpec], settings: Settings) -> dict[HostId, Stack]
     for spec in specs:
         if spec.state != "gone":
             host = open_host(spec.url, secrets={}, label=spec.label)
-            stacks[spec.id] = stacked(
-                host, label=spec.label, reply_s=settings.host_reply_s, patience_s=settings.host_patience_s
-            )
+            stacks[spec.id] = stacked(host, label=spec.label, reply_s=settings.host_reply_s, patience_s=PATIENCE_S)
     return stacks
 
 

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyfuse3
@@ -18,15 +19,23 @@ from megafs.daemon.calls import Calls
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine, build
 from megafs.daemon.hosts import connected
-from megafs.errors import MegaFSError, NotMounted
+from megafs.errors import HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
+from megafs.hosts import Stack
 from megafs.index.database import Database
 from megafs.index.vault import Vault
+from megafs.model import HostId
+from megafs.store.disk import Disk
+from megafs.sync import recover, stream
+from megafs.sync.objects import Objects
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 3.0  # how long a mount waits for hosts that do not answer
 USAGE_EVERY_S = 300.0  # how often hosts are asked for their free space
+READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
+SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in Python (fuse.loop); the default is 5 ms
 DEFAULT_OPTIONS = ("default_permissions", "subtype=megafs")
 
 
@@ -52,6 +61,7 @@ def run(
 
         async def serve() -> None:
             async with connected(Vault(database).hosts(), settings) as stacks:
+                await catch_up(paths, database, device, stacks)
                 engine = build(paths, device, database, settings, options, stacks)
                 try:
                     await Session(engine, mountpoint, options).run(ready)
@@ -59,6 +69,27 @@ def run(
                     engine.close()
 
         trio.run(serve)
+
+
+async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks: Mapping[HostId, Stack]) -> None:
+    """If the hosts have newer commits of this very device, its state is an old copy: say so and fast-forward. Offline
+    is normal: hosts that do not answer soon are not waited for."""
+    objects = Objects(device.keyring, {host: stack.prompt for host, stack in stacks.items()})
+    ahead = 0
+    with trio.move_on_after(LOOK_S):
+        try:
+            ahead = await recover.steps_ahead(objects, stream.load(database), device.number)
+        except (HostError, Unavailable) as error:
+            log.info("no host says whether this state is the newest: %s", error)
+    if not ahead:
+        return
+    log.warning("the state on this device is %d commits older than the hosts': fast-forwarding from them", ahead)
+    gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead)
+    database.commit(0)
+    database.sync_wal()
+    disk = Disk(paths.packs)
+    for number in gone:
+        disk.unlink(number)
 
 
 class Session:
@@ -76,7 +107,10 @@ class Session:
         )
         if options.read_only:
             self.operations.read_only = "mounted read-only"
-        self._failed: BaseException | None = None
+        engine.takeover.tell = self._taken_over
+
+    def _taken_over(self) -> None:
+        self.operations.read_only = self.engine.shipper.claims.read_only_reason
 
     def _space(self) -> tuple[int, int]:
         return self.engine.space.total_and_free(self.engine.packs.stored_bytes())
@@ -86,6 +120,7 @@ class Session:
         engine = self.engine
         purged = engine.names.purge_left_over()
         log.info("mounting %s; %d unlinked inodes of the last time purged", engine.paths.root.name, purged)
+        await self._look_for_claims()
         self._mount()
         try:
             async with trio.open_nursery() as nursery:
@@ -98,7 +133,7 @@ class Session:
                 engine.commits.on_durable = self._on_durable
                 async with serving(engine.paths.root, Calls(engine, self.mountpoint, self.operations).handlers()):
                     nursery.start_soon(self._tell_when_ready, ready)
-                    await pyfuse3.main()
+                    await pyfuse3.main(min_tasks=READERS)
                 await self._last_commit()
                 nursery.cancel_scope.cancel()
         finally:
@@ -107,6 +142,7 @@ class Session:
         log.info("unmounted %s", engine.paths.root.name)
 
     def _mount(self) -> None:
+        sys.setswitchinterval(SWITCH_S)
         loop.install()
         wanted = {*DEFAULT_OPTIONS, *self.options.flags, _Option("fsname=" + _escaped(str(self.engine.paths.root)))}
         if self.options.allow_other:
@@ -117,6 +153,17 @@ class Session:
             pyfuse3.init(self.operations, str(self.mountpoint), wanted)
         except RuntimeError as error:
             raise NotMounted(f"the kernel did not mount on {self.mountpoint}: {error}; see megafs doctor") from error
+
+    async def _look_for_claims(self) -> None:
+        """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""
+        with trio.move_on_after(LOOK_S):
+            try:
+                await self.engine.shipper.claims.look()
+            except ReadOnly as error:
+                log.warning("%s", error)
+                self._taken_over()
+            except (HostError, Unavailable) as error:
+                log.info("no host says whether another device writes: %s", error)
 
     async def _tell_when_ready(self, ready: Callable[[], None]) -> None:
         await trio.to_thread.run_sync(os.stat, self.mountpoint)  # in a thread: we are the ones who answer
@@ -147,7 +194,8 @@ class Session:
                 await self._unmount()
 
     async def _unmount(self) -> None:
-        """As the user's umount does; if files are open, the mount goes lazily after the kernel handed its pages over."""
+        """As the user's umount does; if files are open, the mount goes all the same, after the kernel gave its
+        pages."""
         mountpoint = str(self.mountpoint)
 
         def take_away() -> bool:

@@ -177,7 +177,8 @@ class Database:
 
     @contextmanager
     def side(self) -> Iterator[apsw.Connection]:
-        """Thread. The second connection, outside any transaction; one user at a time (opening costs 40 ms, so it is kept)."""
+        """Thread. The second connection, outside any transaction; one user at a time (opening costs 40 ms, so it is
+        kept)."""
         with self._side_lock:
             if self._side is None:
                 self._side = connect(self.path, self._key, 8192)

@@ -1,8 +1,8 @@
 """Statements on extent, chunk, candidate and doomed: which bytes of a file stand in which chunk.
 
 Trimming an extent that a write covers happens here row by row, with the same rules as files.ranges (which cannot be
-imported from this layer); the state machine in tests/index compares the two. Extents that lost a chunk leave it in ``candidate``;
-whether it is dead, sync.collect asks later.
+imported from this layer); the state machine in tests/index compares the two. Extents that lost a chunk leave it in
+``candidate``; whether it is dead, sync.collect asks later.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,8 @@ class Extents:
         return int(row) if row is not None else None
 
     def write(self, ino: Ino, rows: Iterable[Row], *, fresh: bool = False) -> int:
-        """Put these extents in place of what they cover (``fresh``: there is nothing). Returns bytes added to ``stored``."""
+        """Put these extents in place of what they cover (``fresh``: there is nothing). Returns bytes added to
+        ``stored``."""
         added = 0
         for start, stop, chunk, skip in rows:
             if not fresh:

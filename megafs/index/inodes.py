@@ -70,7 +70,8 @@ class Inodes:
         self._execute("UPDATE inode SET atime_ns = ?2 WHERE id = ?1", (ino, now_ns))
 
     def grow(self, ino: Ino, size: int, stored: int) -> None:
-        """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if negative)."""
+        """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if
+        negative)."""
         self._execute("UPDATE inode SET size = max(size, ?2), stored = stored + ?3 WHERE id = ?1", (ino, size, stored))
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:

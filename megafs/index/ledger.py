@@ -47,6 +47,19 @@ class KnownPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCheckpoint:
+    """A checkpoint of this device that is still on hosts."""
+
+    upload: int
+    device: int
+    seq: int
+    hash: bytes
+    made_s: int
+    complete: bool
+    retired: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Owed:
     """A copy that the policy wants and that its host has not acknowledged."""
 
@@ -110,6 +123,18 @@ class Ledger:
         )
         return [PackNumber(row[0]) for row in rows]
 
+    def since(self, n: int) -> tuple[int, int]:
+        """(commit objects, bytes of changesets) of outbox rows after ``n``; all that is in no object counts as one."""
+        row = self._execute(
+            "SELECT count(DISTINCT seq), coalesce(sum(length(changeset)), 0) FROM outbox WHERE n > ?", (n,)
+        ).get
+        return int(row[0]), int(row[1])
+
+    def packs_without_copy(self) -> list[int]:
+        """Packs of which no copy row tells where they are."""
+        query = "SELECT number FROM pack WHERE NOT EXISTS (SELECT 1 FROM copy WHERE copy.pack = pack.number)"
+        return [row[0] for row in self._connection.execute(query)]
+
     def log_applied(self, changeset: bytes, seq: int) -> None:
         """A commit that came from hosts was applied: the next checkpoint must know what it touched."""
         self._execute("INSERT INTO outbox (changeset, pack, made_s, seq) VALUES (?, 0, 0, ?)", (changeset, seq))
@@ -166,10 +191,11 @@ class Ledger:
         return n
 
     def next_upload(self, host: HostId, durable_n: int) -> Upload | None:
-        """The oldest upload that ``host`` has not acknowledged and that a crash cannot change."""
+        """The oldest upload that ``host`` has not acknowledged and that a crash cannot change; parts of checkpoints
+        come last, they are large and nobody waits for them."""
         row = self._execute(
             "SELECT n, kind, ident, body FROM upload WHERE n <= ? AND n NOT IN "
-            "(SELECT n FROM acknowledged WHERE host = ?) ORDER BY n LIMIT 1",
+            "(SELECT n FROM acknowledged WHERE host = ?) ORDER BY kind = 'part', n LIMIT 1",
             (durable_n, host),
         ).get
         return None if row is None else _upload(row)
@@ -178,6 +204,16 @@ class Ledger:
         """(n, kind, ident) of everything not yet on every host."""
         rows = self._connection.execute("SELECT n, kind, ident FROM upload ORDER BY n")
         return [(n, Kind(kind), ident) for n, kind, ident in rows]
+
+    def unacknowledged(self, last: int, enough: int) -> int:
+        """How many uploads up to ``last`` are on fewer than ``enough`` hosts."""
+        return int(
+            self._execute(
+                "SELECT count(*) FROM upload WHERE n <= ?1 AND "
+                "(SELECT count(*) FROM acknowledged WHERE acknowledged.n = upload.n) < ?2",
+                (last, enough),
+            ).get
+        )
 
     def newest_upload(self) -> int:
         """The number given out last, whether its row is still there or not."""
@@ -280,6 +316,57 @@ class Ledger:
                 "INSERT INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (part.id, where.table, where.low, where.high, part.digest, part.bytes, part.rows, part.changeset_bytes),
             )
+
+    def kept_checkpoints(self) -> list[KeptCheckpoint]:
+        """Oldest first."""
+        rows = self._connection.execute(
+            "SELECT upload, device, seq, hash, made_s, complete, retired FROM kept_checkpoint ORDER BY upload"
+        )
+        return [
+            KeptCheckpoint(
+                upload=upload,
+                device=device,
+                seq=seq,
+                hash=digest,
+                made_s=made_s,
+                complete=bool(complete),
+                retired=retired,
+            )
+            for upload, device, seq, digest, made_s, complete, retired in rows
+        ]
+
+    def put_checkpoint(self, kept: KeptCheckpoint) -> None:
+        self._execute(
+            "INSERT OR REPLACE INTO kept_checkpoint VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (kept.upload, kept.device, kept.seq, kept.hash, kept.made_s, int(kept.complete), kept.retired),
+        )
+
+    def forget_checkpoint(self, upload: int) -> None:
+        self._execute("DELETE FROM kept_checkpoint WHERE upload = ?", (upload,))
+
+    # what nothing needs any more
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """(device, smallest seq that may still be on a host)."""
+        return list(self._connection.execute("SELECT device, first FROM stretch ORDER BY device"))
+
+    def set_stretch(self, device: int, first: int) -> None:
+        self._execute("INSERT OR REPLACE INTO stretch VALUES (?, ?)", (device, first))
+
+    def expire(self, kind: Kind, ident: bytes, hosts: Iterable[HostId]) -> None:
+        for host in hosts:
+            self._execute("INSERT OR IGNORE INTO expired VALUES (?, ?, ?)", (kind.value, ident, host))
+
+    def expired(self, host: HostId, limit: int) -> list[tuple[Kind, bytes]]:
+        rows = self._connection.execute("SELECT kind, ident FROM expired WHERE host = ? LIMIT ?", (host, limit))
+        return [(Kind(kind), ident) for kind, ident in rows]
+
+    def confirm_deleted(self, kind: Kind, ident: bytes, host: HostId) -> None:
+        self._execute("DELETE FROM expired WHERE kind = ? AND ident = ? AND host = ?", (kind.value, ident, host))
+
+    def is_frozen(self, n: int) -> bool:
+        """Whether that outbox row is in a commit object."""
+        return bool(self._execute("SELECT seq > 0 FROM outbox WHERE n = ?", (n,)).get)
 
 
 def _upload(row: tuple[int, str, bytes, bytes]) -> Upload:

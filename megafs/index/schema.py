@@ -114,8 +114,8 @@ INDICES = (
 
 LOCAL = {
     # Changesets of committed transactions, in order. A row ships only after the WAL sync that followed its COMMIT
-    # returned; rows found at start were read back from the database file and count as synced once the first sync is done.
-    # Kept after shipping until the next checkpoint has used them to find the touched key ranges.
+    # returned; rows found at start were read back from the database file and count as synced once the first sync is
+    # done. Kept after shipping until the next checkpoint has used them to find the touched key ranges.
     "outbox": """
         n INTEGER PRIMARY KEY,
         changeset BLOB NOT NULL,
@@ -123,7 +123,8 @@ LOCAL = {
         made_s REAL NOT NULL,
         seq INTEGER NOT NULL         -- of the commit object that holds it; 0: not yet frozen
     """,
-    # Objects frozen for shipping (commits, heads, checkpoints, claims, boot), byte for byte; a crash repeats the same bytes.
+    # Objects frozen for shipping (commits, heads, checkpoints, claims, boot), byte for byte; a crash repeats the same
+    # bytes.
     "upload": """
         n INTEGER PRIMARY KEY,
         kind TEXT NOT NULL,
@@ -176,11 +177,34 @@ LOCAL = {
         rows INTEGER NOT NULL,
         changeset_bytes INTEGER NOT NULL -- of its rows as INSERTs, before compression
     """,
-    # Packs that died before they were shipped and were dropped. A commit object that holds a row naming such a pack must
-    # reach as far as the outbox row that removed the last such name (sync.ship), or it would name what no host has.
+    # Packs that died before they were shipped and were dropped. A commit object that holds a row naming such a pack
+    # must reach as far as the outbox row that removed the last such name (sync.ship), or it would name what no host
+    # has.
     "dropped": """
         pack INTEGER PRIMARY KEY,
         n INTEGER NOT NULL           -- outbox.n as of which nothing names the pack
+    """,
+    # Checkpoints of this device that are still kept on hosts.
+    "kept_checkpoint": """
+        upload INTEGER PRIMARY KEY,  -- of the list; its parts have smaller numbers
+        device INTEGER NOT NULL,     -- as of this device's
+        seq INTEGER NOT NULL,        -- commit
+        hash BLOB NOT NULL,          -- of that commit
+        made_s INTEGER NOT NULL,     -- when its snapshot was taken
+        complete INTEGER NOT NULL,   -- 1: list and parts are on enough hosts
+        retired BLOB NOT NULL        -- ids of parts that the next checkpoint no longer has, 16 bytes each
+    """,
+    # Commits and heads on hosts, by the device that wrote them; the collector removes them from the front.
+    "stretch": """
+        device INTEGER PRIMARY KEY,
+        first INTEGER NOT NULL       -- the smallest seq that may still be on a host
+    """,
+    # Objects of ours that nothing needs any more; the row goes once the host has confirmed.
+    "expired": """
+        kind TEXT NOT NULL,
+        ident BLOB NOT NULL,
+        host BLOB NOT NULL,
+        PRIMARY KEY (kind, ident, host)
     """,
     # Chunks that lost an extent: the collector asks `extent` whether any is left.
     "candidate": "chunk BLOB PRIMARY KEY NOT NULL",

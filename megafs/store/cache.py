@@ -1,8 +1,9 @@
-"""The bounded cache of pack files: how much may be accepted, and what is thrown out. Only shipped packs are ever evicted.
+"""The bounded cache of pack files: how much may be accepted, and what is thrown out. Only shipped packs are ever
+evicted.
 
 Asked by files.content before each write (``admit``); told by sync when packs ship and by the reader when it fetched.
-Writers are slowed from 60 % of the limit on un-shipped bytes, long before they would have to stop; they are refused when
-the cache is full of what no host takes, or when the disk itself is nearly full. Eviction runs in the background.
+Writers are slowed from 60 % of the limit on un-shipped bytes, long before they would have to stop; they are refused
+when the cache is full of what no host takes, or when the disk itself is nearly full. Eviction runs in the background.
 """
 
 import time

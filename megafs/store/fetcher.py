@@ -1,7 +1,7 @@
 """Ranges of packs from whichever host has them right: the fastest healthy one first, the next hedged in behind it.
 
-Called by store.reader for chunks that are not here. A host that answers with wrong bytes, or not at all, costs time but never
-the read, as long as one other has them; it is named in the log and counted, and repair mends its copy.
+Called by store.reader for chunks that are not here. A host that answers with wrong bytes, or not at all, costs time but
+never the read, as long as one other has them; it is named in the log and counted, and repair mends its copy.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Places in, plaintext out: RAM, then the local pack file, then the hosts. The one path from stored bytes to content.
 
 A local pack file is a sparse copy of the object: what was never fetched, was punched or has rotted fails its digest and
-is fetched again; nothing else records what is present. Plaintext enters the cache only after it was authenticated. A chunk
-asked for by several readers at once is opened once.
+is fetched again; nothing else records what is present. Plaintext enters the cache only after it was authenticated. A
+chunk asked for by several readers at once is opened once.
 """
 
 import threading

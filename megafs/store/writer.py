@@ -1,8 +1,8 @@
 """Chunks in, places out: compress and seal in a thread, append to the open pack, sync on request.
 
-Called by files.content (store), files.commit (sync) and sync.ship (close). One open pack at a time; where it is full the
-next begins in the same call. Offsets are handed out on the trio thread, bytes are written in threads, so writes into one pack
-overlap; nothing is ever rewritten. What a failed write leaves behind is a gap that no chunk row names.
+Called by files.content (store), files.commit (sync) and sync.ship (close). One open pack at a time; where it is full
+the next begins in the same call. Offsets are handed out on the trio thread, bytes are written in threads, so writes
+into one pack overlap; nothing is ever rewritten. What a failed write leaves behind is a gap that no chunk row names.
 """
 
 import time
@@ -19,7 +19,7 @@ from megafs.crypto.seal import digest
 from megafs.index.packs import OPEN, Packs
 from megafs.model import Bytes, ChunkId, ChunkPlace, Kind, PackId, PackNumber
 from megafs.packs.codec import Codec, is_zero
-from megafs.packs.format import encode_directory, encode_footer, fits, layout
+from megafs.packs.format import encode_directory, encode_footer, fits, layout, sealed_bytes
 from megafs.store.disk import Disk
 
 SEALING_THREADS = 2  # one per core of a small machine; zstd, AES and SHA-256 release the GIL
@@ -259,11 +259,12 @@ class PackWriter:
 
     async def close(self, pack: OpenPack) -> tuple[int, bytes]:
         """Complete a retired pack: its sealed directory, padding and footer, synced. Returns (bytes, Merkle root) and
-        writes both to the index. The pack leaves ``full``. A pack whose chunks are all dead should be dropped instead."""
+        writes both to the index. The pack leaves ``full``. A pack whose chunks are all dead should be dropped
+        instead."""
         while pack.writes:
             await pack.idle.wait()
         places = self._packs.places(pack.number)
-        where = layout(pack.position, len(places), full=not fits(pack.position, pack.chunks, CHUNK_BYTES))
+        where = layout(pack.position, len(places), full=not fits(pack.position, pack.chunks, sealed_bytes(CHUNK_BYTES)))
         directory = self.keyring.seal(Kind.DIRECTORY, (pack.id,), encode_directory(places))
         footer = self.keyring.seal(Kind.FOOTER, (pack.id,), encode_footer(where))
         disk, total = self._disk, where.stored_bytes
