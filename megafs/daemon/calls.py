@@ -60,7 +60,7 @@ class Calls:
         yield Status(
             vault=engine.paths.root.name,
             mountpoint=str(self._mountpoint),
-            read_only=self._operations.read_only,
+            read_only=str(self._operations.refusal() or ""),
             files=files,
             bytes=size,
             unshipped_bytes=level.unshipped + engine.content.unsealed_bytes,

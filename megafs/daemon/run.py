@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pyfuse3
@@ -156,14 +157,15 @@ class Session:
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""
-        with trio.move_on_after(LOOK_S):
+        claims = self.engine.shipper.claims
+        with trio.move_on_after(LOOK_S), suppress(ReadOnly):
             try:
-                await self.engine.shipper.claims.look()
-            except ReadOnly as error:
-                log.warning("%s", error)
-                self._taken_over()
+                await claims.look()
             except (HostError, Unavailable) as error:
                 log.info("no host says whether another device writes: %s", error)
+        if claims.lost_to is not None:  # one host's word is enough, whatever the others are waited for
+            log.warning("%s", claims.read_only_reason)
+            self._taken_over()
 
     async def _tell_when_ready(self, ready: Callable[[], None]) -> None:
         await trio.to_thread.run_sync(os.stat, self.mountpoint)  # in a thread: we are the ones who answer

@@ -1,7 +1,7 @@
 """The FUSE requests. A protocol adapter only: what a request means is in files.namespace, files.content, files.xattrs.
 
-Each handler translates, calls, and fills a reply. Errors become errno in one place (``answers``). Handlers run on the trio
-thread; only read, write, fsync and destructive requests during a commit ever wait.
+Each handler translates, calls, and fills a reply. Errors become errno in one place (``answers``). Handlers run on the
+trio thread; only read, write, fsync and destructive requests during a commit ever wait.
 """
 
 import errno
@@ -15,7 +15,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from megafs.config import NAME_BYTES
-from megafs.errors import MegaFSError, ReadOnly, Refused
+from megafs.errors import MegaFSError, NoSpace, ReadOnly, Refused
 from megafs.files import acl
 from megafs.files.commit import Committer
 from megafs.files.content import Content
@@ -39,6 +39,8 @@ def answers(handler: Handler[P, R]) -> Handler[P, R]:
             return await handler(self, *args, **kwargs)
         except Refused as error:
             raise FUSEError(error.code) from None
+        except (ReadOnly, NoSpace) as error:  # status says why; the log has it once, where it began
+            raise FUSEError(error.code) from error
         except MegaFSError as error:
             self.note_failure(handler.__name__, error)
             raise FUSEError(error.code) from error
@@ -93,16 +95,26 @@ class Operations(pyfuse3.Operations):
         self.last_failure = ""
 
     def note_failure(self, request: str, error: MegaFSError) -> None:
-        """Count and log an error that is not the caller's own; one line each second at most would still name them all."""
+        """Count and log an error that is not the caller's own; one line each second at most would still name them
+        all."""
         self.failures += 1
         sentence = f"{request}: {error}"
         if sentence != self.last_failure:
             self.last_failure = sentence
             log.error("%s", sentence)
 
-    def _writable(self) -> None:
+    def refusal(self) -> MegaFSError | None:
+        """Why nothing is accepted now; None while it is. A sick disk shows here and is over when a commit succeeds."""
         if self.read_only:
-            raise ReadOnly(self.read_only)
+            return ReadOnly(self.read_only)
+        failing = self._commits.failing
+        return failing if failing is None or isinstance(failing, NoSpace) else ReadOnly(str(failing))
+
+    def _writable(self) -> None:
+        if self.read_only or self._commits.failing is not None:
+            refusal = self.refusal()
+            if refusal is not None:
+                raise refusal
 
     async def _destructive(self) -> None:
         self._writable()
@@ -283,8 +295,7 @@ class Operations(pyfuse3.Operations):
     @answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         handle = self._handles[fh]
-        if self.read_only:
-            raise ReadOnly(self.read_only)
+        self._writable()
         self._report_late(handle)
         await self._content.write(handle.ino, off, buf)
         self._commits.note_change()
