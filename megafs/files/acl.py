@@ -1,4 +1,5 @@
-"""POSIX access control lists as Linux keeps them in xattrs: parsed, made from a mode, inherited, changed by chmod. Pure.
+"""POSIX access control lists as Linux keeps them in xattrs: parsed, made from a mode, inherited, changed by chmod.
+Pure.
 
 Layout (include/uapi/linux/posix_acl_xattr.h), little-endian: version 2 (u32), then entries of tag u16, permissions u16,
 id u32. The kernel checks access; this module only does what a file system owes it (acl(5), "correspondence between

@@ -71,7 +71,8 @@ class Committer:
             self._asked.set()
 
     async def run(self) -> None:
-        """Commit when asked, and the interval after the first change. Idle, it does not wake up. Ends by cancellation."""
+        """Commit when asked, and the interval after the first change. Idle, it does not wake up. Ends by
+        cancellation."""
         while True:
             if self.failing is None:
                 await self._changed.wait()

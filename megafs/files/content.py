@@ -1,7 +1,7 @@
 """What is in files: accepts writes into RAM, seals them in batches, reads from wherever the bytes are.
 
-Called by fuse.operations (read, write, truncate) and files.commit (flush, hold). A write waits for RAM or for the cache,
-never for a host. Landing (adding chunk and extent rows) is held back between the last sync and the COMMIT of a
+Called by fuse.operations (read, write, truncate) and files.commit (flush, hold). A write waits for RAM or for the
+cache, never for a host. Landing (adding chunk and extent rows) is held back between the last sync and the COMMIT of a
 commit, so the index never names bytes that are not synced.
 """
 

@@ -1,7 +1,7 @@
 """Names and attributes as Linux means them. Synchronous: each call is one atomic step in the open transaction.
 
-The kernel has checked permissions, sticky bits, types and loops (default_permissions); what is decided here is what only
-the file system knows: whether a name is there, a directory empty, which inode loses its last link. Content is
+The kernel has checked permissions, sticky bits, types and loops (default_permissions); what is decided here is what
+only the file system knows: whether a name is there, a directory empty, which inode loses its last link. Content is
 files.content's: what has to be dropped is told to it.
 """
 

@@ -1,7 +1,8 @@
 """Content that the index does not know yet: dirty runs, and runs flying (being sealed in a thread). No trio, no disk.
 
 Both layers are trimmed by the same pure functions when a range is overwritten or truncated, so what a late batch
-brings is only what is still current. Owner: files.content, which moves runs through ``take`` and then ``land`` or ``refuse``.
+brings is only what is still current. Owner: files.content, which moves runs through ``take`` and then ``land`` or
+``refuse``.
 """
 
 from collections.abc import Sequence
@@ -97,7 +98,8 @@ class Pending:
             del self.nodes[ino]
 
     def take(self, batch_bytes: int, shared_bytes: int, *, everything: bool) -> list[list[Group]]:
-        """Batches of groups to seal: full runs, or all. Runs shorter than ``shared_bytes`` of one file share a chunk."""
+        """Batches of groups to seal: full runs, or all. Runs shorter than ``shared_bytes`` of one file share a
+        chunk."""
         batches: list[list[Group]] = []
         held = batch_bytes
         inos = list(self.nodes) if everything else list(self._full)

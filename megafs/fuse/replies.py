@@ -1,6 +1,7 @@
 """Reply objects: rows of the index as pyfuse3 wants them.
 
-One EntryAttributes is filled again for every reply: pyfuse3 copies it into the kernel's buffer before any other task runs.
+One EntryAttributes is filled again for every reply: pyfuse3 copies it into the kernel's buffer before any other task
+runs.
 """
 
 import pyfuse3
