@@ -6,12 +6,14 @@ returns when the mount answers and raises the daemon's own error if it does not.
 """
 
 import faulthandler
+import logging
 import os
 import resource
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,6 +23,8 @@ from megafs.cli import logs
 from megafs.config import MOUNT_READY_S, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
 from megafs.errors import MegaFSError, NotMounted
+
+log = logging.getLogger(__name__)
 
 READY = b"ready"
 
@@ -55,7 +59,10 @@ def start(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountO
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        with process.stdin as to_daemon:
+        with (
+            suppress(BrokenPipeError),
+            process.stdin as to_daemon,
+        ):  # it died at once; then it has nothing to say either
             to_daemon.write(canonical.encode(order))
         told = _first_line(process.stdout, MOUNT_READY_S)
     except BaseException:
@@ -80,17 +87,40 @@ def serve(order: Order, report: Callable[[bytes], None], *, run: Callable[..., N
     """Run the daemon as ordered and report how it started; the process's exit status."""
     paths = VaultPaths(root=Path(os.fsdecode(order.root)))
     try:
-        run(
-            paths,
-            slot_body=order.slot_body,
-            mountpoint=Path(os.fsdecode(order.mountpoint)),
-            options=order.options,
-            ready=lambda: report(READY + b"\n"),
-        )
+        with one_error():
+            run(
+                paths,
+                slot_body=order.slot_body,
+                mountpoint=Path(os.fsdecode(order.mountpoint)),
+                options=order.options,
+                ready=lambda: report(READY + b"\n"),
+            )
     except MegaFSError as error:
+        log.error("ended: %s", error)
         report(line(failure(error)))
         return error.status
     return 0
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """What a nursery raises as a group, as the one error that a user can do something with. Bugs stay what they are."""
+    found: list[MegaFSError] = []
+    try:
+        yield
+    except* MegaFSError as group:
+        found = list(leaves(group))
+    if found:
+        raise found[0]
+
+
+def leaves(group: BaseExceptionGroup[MegaFSError]) -> Iterator[MegaFSError]:
+    """The errors in a group of groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 def main() -> int:

@@ -218,6 +218,16 @@ def test_a_daemon_that_fails_says_why(entries, vault):
     assert message(said[0][:-1]).sentence == "the vault is in use"
 
 
+def test_a_failure_out_of_nurseries_is_one_sentence(entries, vault):
+    said = []
+    entries.error = ExceptionGroup("n", [ExceptionGroup("m", [errors.HostFull("b: full")])])
+    assert background.serve(order(vault), said.append, run=entries.run) == 6
+    assert message(said[0][:-1]).sentence == "b: full"
+    entries.error = ExceptionGroup("n", [errors.HostFull("b: full"), ZeroDivisionError()])
+    with pytest.RaisesGroup(ZeroDivisionError):
+        background.serve(order(vault), said.append, run=entries.run)
+
+
 # status, hosts, sync
 
 
