@@ -50,7 +50,8 @@ class Content:
         self._random: set[Ino] = set()
         self._read_stops: dict[Ino, int] = {}
         self._held: list[tuple[Group, ChunkPlace | None]] | None = None
-        self._flights = 0
+        self._launched = 0  # flights so far
+        self._under_way: set[int] = set()  # their numbers
         self._landed, self._work = trio.Event(), trio.Event()
         self._slots = trio.Semaphore(FLIGHTS)
         self._nursery: trio.Nursery | None = None
@@ -143,15 +144,18 @@ class Content:
     async def _launch(self, *, everything: bool) -> None:
         assert self._nursery is not None, "run() owns the flights"
         batches = self._pending.take(BATCH_BYTES, SMALL_CHUNK_BYTES, everything=everything)
-        self._flights += len(batches)
-        for batch in batches:
+        numbered = list(enumerate(batches, self._launched + 1))
+        self._launched += len(batches)
+        self._under_way.update(number for number, _ in numbered)
+        for number, batch in numbered:
             await self._slots.acquire()
-            self._nursery.start_soon(self._fly, batch)
+            self._nursery.start_soon(self._fly, number, batch)
 
     async def flush(self) -> None:
         """What was accepted before this call is stored, and has landed or is held. Raises what the disk said."""
         await self._launch(everything=True)
-        while self._flights:
+        newest = self._launched  # flights that take off later are not waited for: a stream of writes never ends
+        while any(number <= newest for number in self._under_way):
             await self._landed.wait()
         if self.failing is not None:
             raise self.failing
@@ -160,7 +164,7 @@ class Content:
         """Whether flush would find anything."""
         return bool(self._pending.nodes)
 
-    async def _fly(self, batch: list[Group]) -> None:
+    async def _fly(self, number: int, batch: list[Group]) -> None:
         pieces = [group[0].bytes() if len(group) == 1 else b"".join(part.bytes() for part in group) for group in batch]
         try:
             places = await self._writer.store(pieces)
@@ -174,7 +178,7 @@ class Content:
                 else:
                     self._held.append(landing)
         finally:
-            self._flights -= 1
+            self._under_way.discard(number)
             self._slots.release()
             self._landed.set()
             self._landed = trio.Event()
