@@ -24,9 +24,9 @@ def _directory(url: HostUrl, secrets: Secrets, label: str) -> Host:
 
 
 def _s3(url: HostUrl, secrets: Secrets, label: str) -> Host:
-    from megafs.hosts.objectstore import s3_host
+    from megafs.hosts.s3 import S3Host
 
-    return s3_host(url, secrets, label)
+    return S3Host(url, secrets, label=label)
 
 
 def _gs(url: HostUrl, secrets: Secrets, label: str) -> Host:

@@ -31,7 +31,7 @@ RULES: Mapping[str, UrlRules] = {
         example="s3://KEY@s3.example.org/BUCKET/PREFIX",
         user=True,
         folders=1,
-        options=("region", "tls", "style"),
+        options=("region", "tls", "style", "ca"),
         secrets=("secret_key",),
         wants_secret=True,
     ),

@@ -1,11 +1,12 @@
 """The contract on real servers, and what each kind does when it is refused or finds nothing."""
 
 import secrets
+from contextlib import aclosing
 
 import pytest
 
 from megafs.errors import HostRefused, HostUnreachable, ObjectMissing
-from megafs.hosts import objectstore, open_host
+from megafs.hosts import open_host, s3
 from tests import servers
 from tests.contracts.host import NAME, HostContract, listed
 
@@ -103,14 +104,16 @@ async def test_a_server_that_is_not_there_is_unreachable() -> None:
 async def test_a_bucket_that_is_not_there_is_refused(server_of) -> None:
     server = server_of("rclone s3")
     host = open_host(server.place("x").replace("/bucket/", "/nobucket/"), secrets=server.secrets)
-    with pytest.raises(HostRefused):
-        await host.put(NAME, b"x")
-    with pytest.raises((HostRefused, ObjectMissing)):
-        await host.get(NAME)
+    async with aclosing(host):
+        for request in (host.prepare(), host.put(NAME, b"x")):
+            with pytest.raises(HostRefused):
+                await request
+        with pytest.raises((HostRefused, ObjectMissing)):
+            await host.get(NAME)
 
 
 async def test_a_long_listing_comes_in_pages(opened, monkeypatch) -> None:
-    monkeypatch.setattr(objectstore, "PAGE", 10)
+    monkeypatch.setattr(s3, "PAGE", 10)
     host = opened("rclone s3")
     names = {NAME[:-2] + first + second for first in "abcdef" for second in "2345"}
     for name in names:

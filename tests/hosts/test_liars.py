@@ -1,0 +1,206 @@
+"""HTTP hosts that answer what no honest server does: nothing foreign is followed, believed or kept without bound."""
+
+import gzip
+from contextlib import aclosing
+
+import pytest
+import trio
+
+from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.hosts import http, open_host, s3
+from megafs.hosts.wrappers import Timed
+from tests.contracts.host import NAME, listed
+from tests.support.liar import Liar, Lie
+
+DATA = bytes(range(256)) * 8
+KINDS = {
+    "s3": ("s3://KEY@127.0.0.1:{port}/bucket/folder?tls=off", {"secret_key": "hunter2"}),
+    "webdav": ("webdav://user@127.0.0.1:{port}/folder", {"password": "hunter2"}),
+}
+
+
+@pytest.fixture(params=sorted(KINDS))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+async def lied_to(kind):
+    """``host, liar``: what the liar answers is set by the test."""
+    url, secrets = KINDS[kind]
+    async with Liar.running(lambda asked: Lie(body=DATA)) as liar:
+        host = open_host(url.format(port=liar.port), secrets=secrets, label="liar")
+        yield host, liar
+        await host.aclose()
+
+
+async def test_an_ignored_range_is_cut_here(lied_to) -> None:
+    host, liar = lied_to
+    assert await host.get(NAME, 10, 20) == DATA[10:20]
+    assert await host.get(NAME, 10) == DATA[10:]
+    assert liar.asked[0].headers["range"] == "bytes=10-19"
+    liar.answer = lambda asked: Lie(body=DATA[10:20], headers=(("content-range", "bytes 10-19/2048"),))
+    assert await host.get(NAME, 10, 20) == DATA[10:20]
+    with pytest.raises(HostRefused):
+        await host.get(NAME, 5, 20)
+
+
+async def test_an_endless_answer_is_left(lied_to, monkeypatch) -> None:
+    monkeypatch.setattr(http, "OBJECT_BYTES", 1 << 20)
+    host, liar = lied_to
+    liar.answer = lambda asked: Lie(status=206, body=bytes(65_536), endless=True)
+    with trio.fail_after(20):
+        assert await host.get(NAME, 0, 100) == bytes(100)
+        with pytest.raises(ObjectMissing):
+            await host.get(NAME)
+        with pytest.raises(HostError):
+            await listed(host)
+        liar.answer = lambda asked: Lie(status=500, body=bytes(65_536), endless=True)
+        with pytest.raises(HostUnreachable):
+            await host.put(NAME, b"x")
+    assert liar.sent_bytes < 64 << 20
+
+
+async def test_an_object_that_says_it_is_huge_is_no_object(lied_to) -> None:
+    host, liar = lied_to
+    liar.answer = lambda asked: Lie(length=1 << 50)
+    with pytest.raises(ObjectMissing):
+        await host.head(NAME)
+
+
+async def test_a_redirect_is_not_followed(lied_to) -> None:
+    host, liar = lied_to
+    async with Liar.running(lambda asked: Lie(body=b"elsewhere")) as elsewhere:
+        place = f"http://localhost:{elsewhere.port}/x"
+        for status in (301, 302, 307, 308):
+            liar.answer = lambda asked, status=status: Lie(status=status, headers=(("location", place),))
+            for request in (host.get(NAME, 0, 9), host.put(NAME, b"ciphertext")):
+                with pytest.raises(HostRefused):
+                    await request
+        assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, HostRefused),
+        (401, HostRefused),
+        (403, HostRefused),
+        (405, HostRefused),
+        (408, HostUnreachable),
+        (429, HostUnreachable),
+        (500, HostUnreachable),
+        (502, HostUnreachable),
+        (503, HostUnreachable),
+        (504, HostUnreachable),
+        (507, HostFull),
+    ],
+)
+async def test_each_status_has_its_error_and_shows_no_secret(lied_to, status, error) -> None:
+    host, liar = lied_to
+    liar.answer = lambda asked: Lie(status=status, body=b"\x1b[31mowned\n")
+    for request in (host.put(NAME, DATA), host.get(NAME, 0, 9), host.head(NAME), host.delete(NAME)):
+        with pytest.raises(error) as raised:
+            await request
+        text = str(raised.value)
+        assert text.startswith("liar: ")
+        assert text.isprintable()
+        assert "hunter2" not in text
+
+
+async def test_full_is_found_in_the_words_of_s3(lied_to, kind) -> None:
+    host, liar = lied_to
+    body = b"<Error><Code>QuotaExceeded</Code><Message>no</Message></Error>"
+    liar.answer = lambda asked: Lie(status=403 if kind == "s3" else 507, body=body)
+    with pytest.raises(HostFull):
+        await host.put(NAME, DATA)
+
+
+async def test_a_drip_ends_at_the_limit(lied_to) -> None:
+    host, liar = lied_to
+    liar.answer = lambda asked: Lie(status=206, body=DATA, drip_s=0.02)
+    started = trio.current_time()
+    with pytest.raises(HostUnreachable):
+        await Timed(host, label="liar", reply_s=0.3).get(NAME, 0, len(DATA))
+    assert trio.current_time() - started < 3
+
+
+async def test_compressed_answers_are_not_unpacked(lied_to) -> None:
+    host, liar = lied_to
+    bomb = gzip.compress(bytes(50 << 20))
+    liar.answer = lambda asked: Lie(body=bomb, headers=(("content-encoding", "gzip"),))
+    assert await host.get(NAME, 0, 1 << 20) == bomb
+    assert liar.asked[0].headers["accept-encoding"] == "identity"
+
+
+LISTINGS = {
+    "no XML": b"hello",
+    "cut": b"<?xml version='1.0'?><multistatus xmlns='DAV:'><response>",
+    "bomb": b"<!DOCTYPE a [<!ENTITY b 'cc'><!ENTITY d '&b;&b;'>]><multistatus xmlns='DAV:'>&d;</multistatus>",
+    "file": b"<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><multistatus xmlns='DAV:'>&b;</multistatus>",
+    "wrong encoding": b"<?xml version='1.0' encoding='nonsense'?><a/>",
+}
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+async def test_a_listing_that_is_none_is_an_error(lied_to, kind, listing) -> None:
+    host, liar = lied_to
+    liar.answer = lambda asked: Lie(status=207 if kind == "webdav" else 200, body=LISTINGS[listing])
+    with pytest.raises((HostUnreachable, HostRefused)):
+        await listed(host)
+
+
+async def test_a_listing_that_never_ends_is_left() -> None:
+    url, secrets = KINDS["s3"]
+    page = "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    async with Liar.running(lambda asked: Lie(body=f"{page}</ListBucketResult>".encode())) as liar:
+        async with aclosing(open_host(url.format(port=liar.port), secrets=secrets)) as host:
+            with pytest.raises(HostRefused, match="circle"):
+                await listed(host)
+
+
+async def test_a_signature_is_the_one_of_the_specification() -> None:
+    """The example "GET Bucket (List Objects)" of the S3 API reference, which signs exactly our headers."""
+    signer = s3.Signer(
+        key="AKIAIOSFODNN7EXAMPLE", secret="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", region="us-east-1"
+    )
+    server, when = "examplebucket.s3.amazonaws.com", 1369353600.0
+    headers = signer.headers("GET", server, "/", "max-keys=2&prefix=J", s3.EMPTY_HASH, when)
+    assert headers["authorization"].endswith("34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7")
+
+
+async def test_only_our_names_are_listed() -> None:
+    url, secrets = KINDS["webdav"]
+    good = f"/folder/{NAME[-1]}/{NAME}"
+    names = {
+        good: 7,
+        f"{good}.partial-00": 8,
+        f"/folder/{NAME[-1]}/../../etc/passwd": 9,
+        f"/folder/{NAME[-1]}/x%0Ay": 1,
+    }
+
+    def answer(asked):
+        if not asked.path.endswith(f"/{NAME[-1]}/"):
+            return Lie(status=207, body=b"<multistatus xmlns='DAV:'/>")
+        entries = "".join(
+            f"<response><href>{path}</href><propstat><prop><getcontentlength>{size}</getcontentlength></prop>"
+            f"<status>HTTP/1.1 200 OK</status></propstat></response>"
+            for path, size in names.items()
+        )
+        return Lie(status=207, body=f"<multistatus xmlns='DAV:'>{entries}</multistatus>".encode())
+
+    async with Liar.running(answer) as liar:
+        host = open_host(url.format(port=liar.port), secrets=secrets)
+        assert await listed(host) == {NAME: 7}
+        await host.aclose()
+
+
+async def test_a_server_that_does_not_move_gets_plain_puts() -> None:
+    url, secrets = KINDS["webdav"]
+    async with Liar.running(lambda asked: Lie(status=405 if asked.method == "MOVE" else 201)) as liar:
+        host = open_host(url.format(port=liar.port), secrets=secrets)
+        await host.put(NAME, b"one")
+        await host.put(NAME, b"two")
+        await host.aclose()
+    methods = [(asked.method, asked.path.endswith(NAME)) for asked in liar.asked]
+    assert methods == [("PUT", False), ("MOVE", False), ("PUT", True), ("DELETE", False), ("PUT", True)]
