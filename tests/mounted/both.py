@@ -124,6 +124,9 @@ class Tally:
 
     cases: int = 0
     documented: int = 0
+    promises: int = 0
+    rounds: int = 0
+    cuts: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -38,6 +38,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"mounted: {tally.cases} cases compared with a plain file system and equal unless reported above; "
             f"{tally.documented} documented differences checked"
         )
+    if tally.promises:
+        terminalreporter.write_line(
+            f"mounted: {tally.promises} promises verified after {tally.rounds} kills and {tally.cuts} power cuts"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,8 @@ class Vault:
 
 
 def answers(mountpoint: Path) -> bool:
-    """Whether a mount is there and its daemon too; statvfs asks it, while stat of a dead mount may come from a cache."""
+    """Whether a mount is there and its daemon too; statvfs asks it, while stat of a dead mount may come from a
+    cache."""
     try:
         os.statvfs(mountpoint)
     except OSError:
