@@ -8,7 +8,7 @@ three seconds from a server that never ended), XML with a document type is not p
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from xml.etree import ElementTree
 
 import httpx
@@ -127,7 +127,12 @@ class Http:
             async for piece in pieces:
                 body += piece
                 if len(body) > skip + most:
-                    break  # leaves the rest unread and the connection closed
+                    await answer.aclose()  # and with it the connection: the rest is not read
+                    with suppress(httpx.HTTPError, httpx.StreamError):
+                        await anext(
+                            pieces, b""
+                        )  # meets the closed connection, which ends httpx's own generators in order
+                    break
         if len(body) > skip + most and not is_cut:
             raise ObjectMissing(f"{self.label}: an answer longer than any object")
         return bytes(memoryview(body)[skip : skip + most])
