@@ -1,6 +1,6 @@
 """A writer that keeps a manifest of what a file system has promised, and the check that nothing promised was lost.
 
-The writer works in one directory and appends lines to a manifest elsewhere: ``begun`` before a change, ``promised`` once
+The writer works in one directory and adds lines to a manifest elsewhere: ``begun`` before a change, ``promised`` once
 the call that makes it durable has returned, ``closed`` for what only time makes durable. Each thing has a version that
 grows; what is found must be a version between the last one promised and the last one begun, and whole:
 
