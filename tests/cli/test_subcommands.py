@@ -3,6 +3,9 @@
 import fcntl
 import json
 import os
+import pty
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -276,6 +279,25 @@ def test_sync_tells_what_is_not_there(vault, capsys):
         assert shown.err == "megafs: waiting for b\nmegafs: 2 packs are not on b: it does not answer\n"
         assert run("sync", "v", "--local", "--state-dir", vault.root.parent) == 0
     assert capsys.readouterr().out == "everything is on this device's disk\n"
+
+
+def test_sync_shows_a_bar_on_a_terminal(vault):
+    async def shipping(request):
+        yield Progress(done_bytes=1 << 20, total_bytes=4 << 20)
+        yield Progress(done_bytes=2 << 20, total_bytes=4 << 20, waiting_for=("b",))
+        yield Synced(bytes=4 << 20, newest_commit=5)
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "megafs", "sync", "v", "--state-dir", str(vault.root.parent)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with answering(vault.root, {"sync": shipping}):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "shipping (waiting for b)" in shown
+    assert "2.0/4.0 MiB" in shown
+    assert done.stdout == b"everything is on its hosts, up to commit 5\n"
 
 
 # unmount
