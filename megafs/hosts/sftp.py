@@ -9,25 +9,22 @@ space.
 """
 
 import asyncio
-import logging
 import os
 import secrets as tokens
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import TypeVar
 
 import asyncssh
 import trio
 
 from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.hosts.aside import Aside
 from megafs.hosts.protocol import NAME, OBJECT_BYTES, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
 from megafs.model import Usage
-
-log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Entries = list[tuple[str, int]]
@@ -60,11 +57,7 @@ class SftpHost:
         self._secrets = dict(secrets)
         self._label = label
         self._root = "/".join(url.folders[1:] or (".",)) if url.folders[0] == "~" else "/" + "/".join(url.folders)
-        self._loop = asyncio.new_event_loop()
-        # asyncssh leaves the tasks of parallel reads and writes behind when the connection breaks; the request itself
-        # tells of it, asyncio would print each of them besides.
-        self._loop.set_exception_handler(lambda _, context: log.debug("asyncio: %s", context.get("message")))
-        self._thread = Thread(target=self._loop.run_forever, name=f"sftp {label}", daemon=True)
+        self._aside = Aside(f"sftp {label}")
         self._connection: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None
         self._connecting = asyncio.Lock()
@@ -98,51 +91,26 @@ class SftpHost:
         return await self._run(self._usage)
 
     async def aclose(self) -> None:
-        if self._thread.is_alive():
-            with trio.CancelScope(shield=True), suppress(HostError):  # milliseconds: the thread must not outlive us
-                await self._handed_over(self._disconnected)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            await trio.to_thread.run_sync(self._thread.join)
-        if not self._loop.is_closed():
-            self._loop.close()
+        if self._aside.is_running:
+            with trio.CancelScope(shield=True), suppress(asyncssh.Error, OSError):  # milliseconds
+                await self._aside.run(self._disconnected)
+        await self._aside.aclose()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{checked_name(name)[-1]}/{name}"
 
     async def _run(self, work: Work[Result]) -> Result:
-        if not self._thread.is_alive():
-            self._thread.start()
-
         async def connected_work() -> Result:
             return await work(await self._connected())
 
         try:
-            return await self._handed_over(connected_work)
+            return await self._aside.run(connected_work)
         except REFUSED as error:
             raise HostRefused(f"{self._label}: {_reason(error)}") from error
         except (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded) as error:
             raise HostFull(f"{self._label}: {_reason(error)}") from error
         except (asyncssh.Error, OSError, EOFError, TimeoutError) as error:
             raise HostUnreachable(f"{self._label}: {_reason(error)}") from error
-
-    async def _handed_over(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Run in the asyncio thread; a cancelled wait cancels the work there as well."""
-        done, token = trio.Event(), trio.lowlevel.current_trio_token()
-
-        async def entered() -> Result:
-            return await work()
-
-        def tell(_: object) -> None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(done.set)
-
-        future = asyncio.run_coroutine_threadsafe(entered(), self._loop)
-        future.add_done_callback(tell)
-        try:
-            await done.wait()
-        finally:
-            future.cancel()  # does nothing to one that is done
-        return future.result()
 
     async def _connected(self) -> asyncssh.SFTPClient:
         async with self._connecting:

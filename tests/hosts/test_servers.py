@@ -3,10 +3,12 @@
 import secrets
 from contextlib import aclosing
 
+import opendal
 import pytest
 
 from megafs.errors import HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts import open_host, s3
+from megafs.hosts.objectstore import ObjectStoreHost
 from tests import servers
 from tests.contracts.host import NAME, HostContract, listed
 
@@ -39,6 +41,30 @@ class TestServers(HostContract):
         host = opened(request.param)
         await host.prepare()
         return host
+
+
+class TestOpendal(HostContract):
+    """The adapter of the kinds for which no server runs here, on a service of opendal itself and on S3."""
+
+    @pytest.fixture(params=["memory", "s3"])
+    async def host(self, request, server_of):
+        if request.param == "memory":
+            operator = opendal.AsyncOperator("memory", root="/")
+        else:
+            server = server_of("moto")
+            operator = opendal.AsyncOperator(
+                "s3",
+                endpoint=f"http://127.0.0.1:{server.port}",
+                bucket="bucket",
+                root=f"/{secrets.token_hex(4)}",
+                region="us-east-1",
+                access_key_id=servers.KEY,
+                secret_access_key=servers.SECRET,
+                disable_config_load="true",
+            )
+        async with aclosing(ObjectStoreHost(operator, label="opendal")) as host:
+            await host.prepare()
+            yield host
 
 
 @pytest.mark.parametrize("name", ALL)
