@@ -85,7 +85,7 @@ def entries(log: Path) -> Iterator[tuple[int, int, bytes, int]]:
 
 
 def cut(log: Path, base: Path, target: Path, position: int, lots: random.Random, *, honest: bool = True) -> int:
-    """Make ``target`` the disk as a power cut at ``position`` of the log may leave it; returns the number of lost writes.
+    """Make ``target`` the disk as a power cut at ``position`` of the log may leave it; returns how many were lost.
 
     What was written before the last flush is there. Of what came after, any part may be: each write is there, missing
     or torn at a sector, and they arrive in any order. Not ``honest``: the second half of the flushes was a lie.
