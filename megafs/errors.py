@@ -54,6 +54,10 @@ class NoSpace(MegaFSError):
     code = errno.ENOSPC
 
 
+class DiskError(MegaFSError):
+    """The disk of the state directory failed; the message says how."""
+
+
 class LockedKeys(MegaFSError):
     """The vault is locked: its keys were dropped until it is unlocked again."""
 

@@ -117,11 +117,13 @@ def build(
     settings: Settings,
     options: MountOptions,
     stacks: Mapping[HostId, Stack],
+    disk: Disk | None = None,
 ) -> Engine:
     """Wire everything. ``database`` is open and adopted by the device. Blocks for a few file operations."""
     vault, packs, ledger = Vault(database), Packs(database), Ledger(database.connection)
     inodes, extents = Inodes(database), Extents(database)
-    disk = Disk(paths.packs)
+    disk = disk or Disk(paths.packs)
+    database.sync_wal()  # after a kill it may hold commits that no disk has yet: resume removes files on their word
     writer = PackWriter(disk, device.keyring, packs, compress=settings.compression)
     writer.resume()
     limit = options.cache_bytes or settings.cache_bytes or default_limit(disk.free_bytes())
@@ -133,6 +135,7 @@ def build(
     names = Namespace(inodes, xattrs, content, clock_ns)
     newest_pack = max(packs.newest(), writer.newest_pack)
     commits = Committer(database, content, writer, interval_s=settings.commit_s, newest_pack=newest_pack)
+    cache.durable_now = commits.durable_now
     space, takeover = Space(vault, stacks), Takeover()
     shipper = _shipper(device, database, settings, stacks, commits, writer, disk, space, takeover)
     return Engine(

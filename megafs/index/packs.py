@@ -127,10 +127,10 @@ class Packs:
         )
 
     def note_fetched(self, number: PackNumber, size: int, used_min: int) -> None:
-        """``size`` more bytes of a shipped pack lie in the cache."""
+        """``size`` more bytes of a shipped pack lie in the cache. (One not shipped yet was there, and was mended.)"""
         self._execute(
             "INSERT INTO local_pack VALUES (?1, ?2, ?3, ?4) "
-            "ON CONFLICT (number) DO UPDATE SET bytes = bytes + ?2, used_min = ?4",
+            "ON CONFLICT (number) DO UPDATE SET bytes = bytes + ?2 * (state = ?3), used_min = ?4",
             (number, size, SHIPPED, used_min),
         )
 

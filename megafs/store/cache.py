@@ -6,18 +6,23 @@ Writers are slowed from 60 % of the limit on un-shipped bytes, long before they 
 when the cache is full of what no host takes, or when the disk itself is nearly full. Eviction runs in the background.
 """
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
 
 from megafs.config import CACHE_STALL_S, DISK_RESERVE_BYTES, GIB, PACK_BYTES
-from megafs.errors import NoSpace
+from megafs.errors import MegaFSError, NoSpace
 from megafs.index.packs import SHIPPED, Packs
+from megafs.model import PackNumber
 from megafs.store.disk import Disk
 from megafs.store.writer import PackWriter
 
+log = logging.getLogger(__name__)
+
+NEVER = float("inf")
 SLOW_FROM = 0.6  # of the limit, in un-shipped bytes
 SLOW_MOST_S = 0.25  # for one request just below the limit
 WAIT_S = 1.0  # at the limit, while hosts still take something
@@ -58,6 +63,9 @@ class Cache:
         self._closed = self._shipped = 0
         self._disk_free = disk.free_bytes()
         self._progress_s = clock()
+        self._full_since_s = NEVER
+        self.durable_now: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # set by who owns the commits
+        self._settled = self._shipped_packs()  # a crash brings back an index in which these are shipped, too
         self._woken = trio.Event()
         self._woken.set()
         self.evicted = 0
@@ -76,6 +84,9 @@ class Cache:
             self._progress_s = self._clock()
         self._closed, self._shipped = closed, shipped
 
+    def _shipped_packs(self) -> set[PackNumber]:
+        return {number for number, _, state, _ in self._packs.locals() if state == SHIPPED}
+
     def wake(self) -> None:
         """Something was shipped, fetched or committed: look again soon."""
         self._woken.set()
@@ -92,11 +103,15 @@ class Cache:
             self._woken.set()
             raise NoSpace("the disk of the state directory is nearly full")
         if fullness < SLOW_FROM:
+            self._full_since_s = NEVER
             return 0.0
         self._woken.set()
         if fullness < 1:
+            self._full_since_s = NEVER
             return SLOW_MOST_S * ((fullness - SLOW_FROM) / (1 - SLOW_FROM)) ** 2
-        if self._clock() - self._progress_s > CACHE_STALL_S:
+        now_s = self._clock()
+        self._full_since_s = min(self._full_since_s, now_s)
+        if now_s - max(self._progress_s, self._full_since_s) > CACHE_STALL_S:
             raise NoSpace("the cache is full of data that the hosts do not take")
         return WAIT_S
 
@@ -105,9 +120,12 @@ class Cache:
         while True:
             await self._woken.wait()
             self._woken = trio.Event()
-            self._disk_free = await trio.to_thread.run_sync(self._disk.free_bytes)
-            self.refresh()
-            await self._evict()
+            try:
+                self._disk_free = await trio.to_thread.run_sync(self._disk.free_bytes)
+                self.refresh()
+                await self._evict()
+            except MegaFSError as error:  # the disk refuses; the daemon lives on, and writers are told by their writes
+                log.warning("the cache was not looked after: %s", error)
             await trio.sleep(LOOK_S)
 
     async def _evict(self) -> None:
@@ -116,12 +134,25 @@ class Cache:
         if level.local <= EVICT_FROM * level.limit and not short:
             return
         excess = max(level.local - int(EVICT_TO * level.limit), short)
+        shipped = self._shipped_packs()
+        if not shipped <= self._settled:
+            await self._settle(shipped)
         for number, size, state, _ in self._packs.locals():
             if excess <= 0:
                 break
-            if state == SHIPPED:
+            if state == SHIPPED and number in self._settled:
                 self._packs.delete_local(number)
                 await trio.to_thread.run_sync(self._disk.unlink, number)
                 self.evicted += 1
                 excess -= size
         self.refresh()
+
+    async def _settle(self, shipped: set[PackNumber]) -> None:
+        """What was shipped just now may be evicted once that is durable. A commit that fails, maybe because the disk is
+        full, must not keep the others from making room."""
+        try:
+            await self.durable_now()
+        except MegaFSError as error:
+            log.warning("only packs that were shipped earlier can be evicted: %s", error)
+        else:
+            self._settled = shipped

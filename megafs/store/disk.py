@@ -8,24 +8,24 @@ Order on disk: pack bytes, then the index that names them (files.commit).
 import ctypes
 import errno
 import os
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from megafs.errors import MegaFSError, NoSpace
+from megafs.errors import DiskError, MegaFSError, NoSpace
 from megafs.model import PackNumber
 
 OPEN_FILES = 256
 FALLOC_FL_PUNCH_HOLE_KEEP_SIZE = 0x03  # linux/falloc.h
 BUFFERS_PER_WRITE = 512  # IOV_MAX is 1024
+PACK_NAME = re.compile(r"[0-9a-f]{16}\.pack")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-
-class DiskError(MegaFSError):
-    """The disk of the state directory failed; the message says how."""
 
 
 def told(error: OSError) -> MegaFSError:
@@ -35,53 +35,85 @@ def told(error: OSError) -> MegaFSError:
     return DiskError(f"the disk of the state directory failed: {error.strerror}")
 
 
+@dataclass(slots=True, eq=False)
+class Opened:
+    """A descriptor and how many calls use it now; closed by the last of them once it was given up."""
+
+    descriptor: int
+    users: int = 0
+    given_up: bool = False
+
+
+@contextmanager
+def as_ours() -> Iterator[None]:
+    """Errors of the disk as errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise told(error) from error
+
+
 class Disk:
     """Pack files under one directory, with a bounded number of open descriptors."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._open: OrderedDict[PackNumber, int] = OrderedDict()
-        self._lock = threading.Lock()  # guards _open; held for no longer than an open(2)
+        self._open: OrderedDict[PackNumber, Opened] = OrderedDict()
+        self._lock = threading.Lock()  # guards _open and what is in it; held for no longer than an open(2)
 
     def path(self, number: PackNumber) -> Path:
         """Where the pack lies. Numbers are no secret, ids (and so names on hosts) are."""
         return self.root / f"{number:016x}.pack"
 
     def create(self, number: PackNumber) -> None:
-        """A new, empty file; durable once sync_directory returned."""
-        try:
-            os.close(os.open(self.path(number), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise told(error) from error
+        """A new, empty file; durable once sync_directory returned. What an uncommitted pack of the same number left
+        behind is gone."""
+        self.unlink(number)
+        self.ensure(number)
+
+    def ensure(self, number: PackNumber) -> None:
+        """The file is there; what is in it stays."""
+        with as_ours():
+            os.close(os.open(self.path(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def sync_directory(self) -> None:
         """Make created, renamed and unlinked names durable."""
-        try:
+        with as_ours():
             directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
-        except OSError as error:
-            raise told(error) from error
 
-    def _descriptor(self, number: PackNumber) -> int:
-        """Raises FileNotFoundError. The descriptor stays valid while fewer than OPEN_FILES others are used."""
+    @contextmanager
+    def _using(self, number: PackNumber) -> Iterator[int]:
+        """A descriptor that nobody closes meanwhile: its number could be given to another file, even to the index, and
+        a write would end there. Raises FileNotFoundError."""
         with self._lock:
-            descriptor = self._open.get(number)
-            if descriptor is None:
-                descriptor = os.open(self.path(number), os.O_RDWR | os.O_CLOEXEC)
-                self._open[number] = descriptor
+            opened = self._open.get(number)
+            if opened is None:
+                opened = self._open[number] = Opened(os.open(self.path(number), os.O_RDWR | os.O_CLOEXEC))
                 while len(self._open) > OPEN_FILES:
-                    os.close(self._open.popitem(last=False)[1])
+                    self._give_up(self._open.popitem(last=False)[1])
             else:
                 self._open.move_to_end(number)
-            return descriptor
+            opened.users += 1
+        try:
+            yield opened.descriptor
+        finally:
+            with self._lock:
+                opened.users -= 1
+                if opened.given_up and not opened.users:
+                    os.close(opened.descriptor)
+
+    def _give_up(self, opened: Opened) -> None:
+        opened.given_up = True
+        if not opened.users:
+            os.close(opened.descriptor)
 
     def write(self, number: PackNumber, offset: int, buffers: Sequence[bytes]) -> None:
         """All of ``buffers``, one behind the other, at ``offset``."""
-        try:
-            descriptor = self._descriptor(number)
+        with as_ours(), self._using(number) as descriptor:
             for first in range(0, len(buffers), BUFFERS_PER_WRITE):
                 part = buffers[first : first + BUFFERS_PER_WRITE]
                 wanted = sum(map(len, part))
@@ -92,20 +124,17 @@ class Disk:
                         written = os.pwrite(descriptor, rest, offset + wanted - len(rest))
                         rest = rest[written:]
                 offset += wanted
-        except OSError as error:
-            raise told(error) from error
 
     def sync(self, number: PackNumber) -> None:
         """Everything written to the pack so far is on the disk when this returns."""
-        try:
-            os.fdatasync(self._descriptor(number))
-        except OSError as error:
-            raise told(error) from error
+        with as_ours(), self._using(number) as descriptor:
+            os.fdatasync(descriptor)
 
     def read(self, number: PackNumber, offset: int, size: int) -> bytes:
         """What is there; shorter at the end of the file, empty if the file is absent."""
         try:
-            return os.pread(self._descriptor(number), size, offset)
+            with self._using(number) as descriptor:
+                return os.pread(descriptor, size, offset)
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -115,25 +144,30 @@ class Disk:
         """The same without waiting for the disk; None where it would have to be waited for."""
         buffer = bytearray(size)
         try:
-            done = os.preadv(self._descriptor(number), [buffer], offset, os.RWF_NOWAIT)
+            with self._using(number) as descriptor:
+                done = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
         except OSError:
             return None  # EAGAIN, no such file, not supported here: the slow way tells
         return bytes(buffer) if done == size else None
 
     def truncate(self, number: PackNumber, size: int) -> None:
         """Cut the open pack behind the last chunk that the index names."""
-        try:
-            os.ftruncate(self._descriptor(number), size)
-        except OSError as error:
-            raise told(error) from error
+        with as_ours(), self._using(number) as descriptor:
+            os.ftruncate(descriptor, size)
 
     def punch(self, number: PackNumber, offset: int, size: int) -> None:
-        """Give the blocks of a dead range back."""
-        descriptor = self._descriptor(number)
-        if _libc.fallocate(descriptor, FALLOC_FL_PUNCH_HOLE_KEEP_SIZE, offset, size) != 0:
-            code = ctypes.get_errno()
-            if code != errno.EOPNOTSUPP:
-                raise told(OSError(code, os.strerror(code)))
+        """Give the blocks of a dead range back; nothing if the file is absent. Only after the commit that made it dead
+        is durable."""
+        try:
+            with self._using(number) as descriptor:
+                if _libc.fallocate(descriptor, FALLOC_FL_PUNCH_HOLE_KEEP_SIZE, offset, size) != 0:
+                    code = ctypes.get_errno()
+                    if code != errno.EOPNOTSUPP:
+                        raise told(OSError(code, os.strerror(code)))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise told(error) from error
 
     def blocks(self, number: PackNumber) -> int:
         """Bytes on disk; 0 if absent."""
@@ -143,24 +177,28 @@ class Disk:
             return 0
 
     def unlink(self, number: PackNumber) -> None:
-        """Remove the file; no error if absent."""
+        """Remove the file; no error if absent. Only after the commit that gave it up is durable."""
         with self._lock:
-            descriptor = self._open.pop(number, None)
-        if descriptor is not None:
-            os.close(descriptor)
-        self.path(number).unlink(missing_ok=True)
+            opened = self._open.pop(number, None)
+            if opened is not None:
+                self._give_up(opened)
+        with as_ours():
+            self.path(number).unlink(missing_ok=True)
 
     def numbers(self) -> list[PackNumber]:
         """Every pack file that is there."""
-        return [PackNumber(int(path.stem, 16)) for path in self.root.glob("*.pack")]
+        with as_ours():
+            names = os.listdir(self.root)
+        return [PackNumber(int(name[:16], 16)) for name in names if PACK_NAME.fullmatch(name)]
 
     def free_bytes(self) -> int:
         """What an unprivileged process may still use of the file system."""
-        found = os.statvfs(self.root)
+        with as_ours():
+            found = os.statvfs(self.root)
         return found.f_bavail * found.f_frsize
 
     def close(self) -> None:
         with self._lock:
-            for descriptor in self._open.values():
-                os.close(descriptor)
+            for opened in self._open.values():
+                self._give_up(opened)
             self._open.clear()

@@ -5,6 +5,7 @@ is fetched again; nothing else records what is present. Plaintext enters the cac
 chunk asked for by several readers at once is opened once.
 """
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -14,11 +15,13 @@ from typing import Protocol
 import trio
 
 from megafs.crypto.keys import Keyring
-from megafs.errors import Corrupt, Unauthentic, Unavailable
+from megafs.errors import Corrupt, DiskError, NoSpace, Unauthentic, Unavailable
 from megafs.index.packs import Packs
 from megafs.model import ChunkId, ChunkPlace, Pack, PackNumber
 from megafs.packs.codec import AS_IS, Codec
 from megafs.store.disk import Disk
+
+log = logging.getLogger(__name__)
 
 OPENING_THREADS = 2
 INLINE_BYTES = 24 * 1024  # up to here opening costs less than the hop to a thread (about 40 µs)
@@ -152,7 +155,7 @@ class Reader:
         damaged = False
         try:
             plain = await trio.to_thread.run_sync(from_disk, limiter=self._limiter)
-        except (Unauthentic, Corrupt):
+        except (Unauthentic, Corrupt, DiskError):
             plain, damaged = None, True
         if plain is None:
             plain = await self._fetch(pack, place)
@@ -176,13 +179,16 @@ class Reader:
         if plain is None:
             raise Unavailable("no host has a chunk of this file")
         self.fetched += 1
-        await trio.to_thread.run_sync(self._keep, place, sealed, limiter=self._limiter)
-        self._packs.note_fetched(place.pack, len(sealed), int(time.time() / 60))
+        try:
+            await trio.to_thread.run_sync(self._keep, place, sealed, limiter=self._limiter)
+        except (DiskError, NoSpace) as error:
+            log.info("a chunk that was fetched is not kept: %s", error)  # whoever asked for it has it
+        else:
+            self._packs.note_fetched(place.pack, len(sealed), int(time.time() / 60))
         return plain
 
     def _keep(self, place: ChunkPlace, sealed: bytes) -> None:
-        if not self._disk.path(place.pack).exists():
-            self._disk.create(place.pack)
+        self._disk.ensure(place.pack)
         self._disk.write(place.pack, place.offset, [sealed])
 
     def statistics(self) -> Mapping[str, int]:

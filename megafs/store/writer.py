@@ -37,9 +37,14 @@ class OpenPack:
     first_s: float = 0.0  # clock at its first byte of this session; 0: none yet
     last_s: float = 0.0
     synced: int = 0  # bytes known to be durable
+    unwritten: list[int] = field(default_factory=list)  # offsets of writes under way: what lies behind is not there yet
     doubtful: bool = False  # a sync failed: Linux then calls the lost pages clean, so a second sync would lie
-    writes: int = 0  # under way
     idle: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def written(self) -> int:
+        """Everything before this offset was written, or was given up."""
+        return min(self.unwritten, default=self.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +95,15 @@ class PackWriter:
         self.failed_writes = 0
 
     def resume(self) -> list[PackNumber]:
-        """After a start: go on with the newest open pack, cut behind its last chunk. Blocks for a truncate. Open packs
-        that hold nothing are dropped; further ones are handed to ship as full. Returns the packs dropped."""
+        """After a start, with an index that is durable as it is: go on with the newest open pack, cut behind its last
+        chunk. Blocks for a truncate. Open packs that hold nothing are dropped; further ones are handed to ship as full;
+        files that the index does not know (made or evicted just before a crash) are removed. Returns the packs
+        dropped."""
         dropped = []
+        known = {number for number, _, _, _ in self._packs.locals()}
+        for stray in self._disk.numbers():
+            if stray not in known:
+                self._disk.unlink(stray)
         for number, _, state, _ in sorted(self._packs.locals()):
             if state != OPEN:
                 continue
@@ -153,7 +164,8 @@ class PackWriter:
         return places
 
     async def append(self, place: ChunkPlace, data: bytes) -> ChunkPlace:
-        """Compaction: the same sealed bytes at a new place. The chunk's epoch must be the newest."""
+        """Compaction: the same sealed bytes at a new place. The chunk's epoch must be the newest. ``sync`` comes before
+        the place is told to the index, because these bytes do not pass by files.content, which holds landings back."""
         pack = self._room_for(len(data))
         moved = place._replace(pack=pack.number, offset=pack.position)
         pack.position += len(data)
@@ -163,8 +175,8 @@ class PackWriter:
 
     async def _write(self, writes: list[tuple[OpenPack, int, list[bytes]]]) -> None:
         now_s = self._clock()
-        for pack, _, _ in writes:
-            pack.writes += 1
+        for pack, offset, _ in writes:
+            pack.unwritten.append(offset)
             pack.first_s = pack.first_s or now_s
             pack.last_s = now_s
         disk = self._disk
@@ -180,9 +192,9 @@ class PackWriter:
             self.failed_writes += 1
             raise
         finally:
-            for pack, _, _ in writes:
-                pack.writes -= 1
-                if not pack.writes:
+            for pack, offset, _ in writes:
+                pack.unwritten.remove(offset)
+                if not pack.unwritten:
                     pack.idle.set()
                     pack.idle = trio.Event()
 
@@ -231,17 +243,17 @@ class PackWriter:
 
     async def sync(self) -> None:
         """Everything stored before this call is durable when it returns. Raises NoSpace or DiskError."""
-        packs = [(pack, pack.position) for pack in self.unclosed() if pack.position > pack.synced]
+        packs = [(pack, pack.written) for pack in self.unclosed() if pack.written > pack.synced]
         directory = self._directory_unsynced
-        if not packs:
+        if not packs and not directory:
             return
         self._directory_unsynced = False
         disk = self._disk
 
         def sync_all() -> None:
-            for pack, position in packs:
+            for pack, written in packs:
                 if pack.doubtful:
-                    disk.write(pack.number, pack.synced, [disk.read(pack.number, pack.synced, position - pack.synced)])
+                    disk.write(pack.number, pack.synced, [disk.read(pack.number, pack.synced, written - pack.synced)])
                 disk.sync(pack.number)
             if directory:
                 disk.sync_directory()
@@ -253,15 +265,15 @@ class PackWriter:
                 pack.doubtful = True
             self._directory_unsynced = self._directory_unsynced or directory
             raise
-        for pack, position in packs:
-            pack.synced = max(pack.synced, position)
+        for pack, written in packs:
+            pack.synced = max(pack.synced, written)
             pack.doubtful = False
 
     async def close(self, pack: OpenPack) -> tuple[int, bytes]:
         """Complete a retired pack: its sealed directory, padding and footer, synced. Returns (bytes, Merkle root) and
         writes both to the index. The pack leaves ``full``. A pack whose chunks are all dead should be dropped
         instead."""
-        while pack.writes:
+        while pack.unwritten:
             await pack.idle.wait()
         places = self._packs.places(pack.number)
         where = layout(pack.position, len(places), full=not fits(pack.position, pack.chunks, sealed_bytes(CHUNK_BYTES)))
@@ -270,12 +282,18 @@ class PackWriter:
         disk, total = self._disk, where.stored_bytes
 
         def finish() -> bytes:
+            if pack.doubtful:
+                disk.write(pack.number, pack.synced, [disk.read(pack.number, pack.synced, pack.position - pack.synced)])
             tail = [directory, urandom(where.padding_bytes), footer]
             disk.write(pack.number, where.directory_offset, tail)
             disk.sync(pack.number)
             return merkle_root(disk.read(pack.number, 0, total))
 
-        root = await trio.to_thread.run_sync(finish)
+        try:
+            root = await trio.to_thread.run_sync(finish)
+        except BaseException:
+            pack.doubtful = True
+            raise
         self._packs.close(pack.number, total, root)
         self.full.remove(pack)
         return total, root
