@@ -14,10 +14,9 @@ from collections.abc import Callable
 import trio
 
 from megafs.config import CHANGED_ROWS_PER_COMMIT
-from megafs.errors import Corrupt, MegaFSError, NoSpace
+from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace
 from megafs.files.content import Content
 from megafs.index.database import Database
-from megafs.store.disk import DiskError
 from megafs.store.writer import PackWriter
 
 RETRY_S = 1.0  # after a commit that the disk refused

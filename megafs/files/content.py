@@ -6,17 +6,17 @@ commit, so the index never names bytes that are not synced.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import trio
 
 from megafs.config import CHUNK_BYTES, MIB, SMALL_CHUNK_BYTES
-from megafs.errors import Corrupt, MegaFSError, NoSpace
+from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unavailable
 from megafs.files.pending import Group, Pending
 from megafs.files.ranges import Span, clip, overlay
-from megafs.index.extents import Extents
+from megafs.index.extents import Extents, Row
 from megafs.index.inodes import Inodes
 from megafs.model import ChunkId, ChunkPlace, Ino
-from megafs.store.disk import DiskError
 from megafs.store.reader import Reader
 from megafs.store.writer import PackWriter
 
@@ -27,6 +27,15 @@ READ_AHEAD_CHUNKS = 4
 REMEMBERED = 10_000  # files whose access pattern is kept in mind
 
 Admit = Callable[[int], float]
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A batch on its way into a pack."""
+
+    batch: list[Group]
+    over: trio.Event = field(default_factory=trio.Event)
+    error: MegaFSError | None = None  # why it came back
 
 
 class Content:
@@ -50,8 +59,7 @@ class Content:
         self._random: set[Ino] = set()
         self._read_stops: dict[Ino, int] = {}
         self._held: list[tuple[Group, ChunkPlace | None]] | None = None
-        self._launched = 0  # flights so far
-        self._under_way: set[int] = set()  # their numbers
+        self._flights: dict[Flight, None] = {}  # ordered: the oldest first
         self._landed, self._work = trio.Event(), trio.Event()
         self._slots = trio.Semaphore(FLIGHTS)
         self._nursery: trio.Nursery | None = None
@@ -66,7 +74,7 @@ class Content:
             while True:
                 await self._work.wait()
                 self._work = trio.Event()
-                await self._launch(everything=self.is_pressed())
+                await self._launch(self._take_off(everything=self.is_pressed()))
                 if self.failing is not None:
                     await trio.sleep(RETRY_S)
                     self._work.set()
@@ -141,34 +149,41 @@ class Content:
 
     # -- sealing
 
-    async def _launch(self, *, everything: bool) -> None:
-        assert self._nursery is not None, "run() owns the flights"
+    def _take_off(self, *, everything: bool) -> list[Flight]:
         batches = self._pending.take(BATCH_BYTES, SMALL_CHUNK_BYTES, everything=everything)
-        numbered = list(enumerate(batches, self._launched + 1))
-        self._launched += len(batches)
-        self._under_way.update(number for number, _ in numbered)
-        for number, batch in numbered:
+        flights = [Flight(batch) for batch in batches]
+        self._flights.update(dict.fromkeys(flights))
+        return flights
+
+    async def _launch(self, flights: list[Flight]) -> None:
+        assert self._nursery is not None, "run() owns the flights"
+        for flight in flights:
             await self._slots.acquire()
-            self._nursery.start_soon(self._fly, number, batch)
+            self._nursery.start_soon(self._fly, flight)
 
     async def flush(self) -> None:
-        """What was accepted before this call is stored, and has landed or is held. Raises what the disk said."""
-        await self._launch(everything=True)
-        newest = self._launched  # flights that take off later are not waited for: a stream of writes never ends
-        while any(number <= newest for number in self._under_way):
-            await self._landed.wait()
-        if self.failing is not None:
-            raise self.failing
+        """What was accepted before this call is stored, and has landed or is held. Raises what the disk said of it.
+        Waits for no later flight: under a steady writer there always is one."""
+        mine = self._take_off(everything=True)
+        before = list(self._flights)
+        await self._launch(mine)
+        for flight in before:
+            await flight.over.wait()
+        for flight in before:
+            if flight.error is not None:
+                raise flight.error
 
     def has_work(self) -> bool:
         """Whether flush would find anything."""
         return bool(self._pending.nodes)
 
-    async def _fly(self, number: int, batch: list[Group]) -> None:
+    async def _fly(self, flight: Flight) -> None:
+        batch = flight.batch
         pieces = [group[0].bytes() if len(group) == 1 else b"".join(part.bytes() for part in group) for group in batch]
         try:
             places = await self._writer.store(pieces)
         except (NoSpace, DiskError) as error:
+            flight.error = error
             self._fail(batch, error)
         else:
             self.failing = None
@@ -178,7 +193,8 @@ class Content:
                 else:
                     self._held.append(landing)
         finally:
-            self._under_way.discard(number)
+            del self._flights[flight]
+            flight.over.set()
             self._slots.release()
             self._landed.set()
             self._landed = trio.Event()
@@ -222,9 +238,17 @@ class Content:
         stop = min(start + size, self._pending.size(ino, indexed))
         if start >= stop:
             return b""
-        node = self._pending.nodes.get(ino)
-        rows = self._extents.covering(ino, start, stop)
-        if node is None and len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1]:
+        while True:
+            rows = self._extents.covering(ino, start, stop)
+            try:
+                return await self._found(ino, start, stop, rows)
+            except (Corrupt, Unavailable):
+                # Overwritten while we waited, and what we went for is collected by now: look again.
+                if rows == self._extents.covering(ino, start, stop):
+                    raise
+
+    async def _found(self, ino: Ino, start: int, stop: int, rows: list[Row]) -> bytes | memoryview:
+        if ino not in self._pending.nodes and len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1]:
             row = rows[0]
             plain = await self._plain(row[2], ino, start, stop)
             low = row[3] + start - row[0]
@@ -233,7 +257,7 @@ class Content:
             return memoryview(plain)[low : low + stop - start]
         return await self._assemble(ino, start, stop, rows)
 
-    async def _assemble(self, ino: Ino, start: int, stop: int, rows: list[tuple[int, int, ChunkId, int]]) -> bytes:
+    async def _assemble(self, ino: Ino, start: int, stop: int, rows: list[Row]) -> bytes:
         extents = clip([Span(*row) for row in rows], start, stop)
         node = self._pending.nodes.get(ino)
         out = bytearray(stop - start)
