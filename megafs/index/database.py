@@ -193,8 +193,8 @@ class Database:
             self._session.enabled = True
 
     def sync_wal(self) -> None:
-        """Thread. Make every COMMIT that has returned durable. Raises NoSpace or DiskError. The WAL may be opened beside SQLite, the database and
-        the -shm file may not: closing such a descriptor drops SQLite's POSIX locks."""
+        """Thread. Make every COMMIT that has returned durable. Raises NoSpace or DiskError. The WAL may be opened
+        beside SQLite, the database and the -shm file may not: closing such a descriptor drops SQLite's POSIX locks."""
         try:
             self._open_wal()
             if not self._wal_named:

@@ -66,7 +66,8 @@ class Extents:
         return added
 
     def clear(self, ino: Ino, start: int, stop: int) -> int:
-        """Make a hole of the range. Returns the bytes that were covered."""
+        """Make a hole of the range. Returns the bytes that are no longer stored. A doomed extent goes as a whole: its
+        tail would become a row of its own, with a new id, and live again."""
         found = list(
             self._connection.execute(
                 "SELECT id, start, stop, chunk, skip FROM extent WHERE ino = ?1 AND start < ?3 AND start >= "
@@ -76,6 +77,9 @@ class Extents:
         )
         covered = 0
         for number, low, high, chunk, skip in found:
+            if ino in self._doomed and self._is_doomed(ino, low, number):
+                covered += self._drop([(number, high - low, chunk)])
+                continue
             covered += min(high, stop) - max(low, start)
             if low < start:
                 self._execute("UPDATE extent SET stop = ? WHERE id = ?", (start, number))
