@@ -346,12 +346,12 @@ class Ledger:
 
     # what nothing needs any more
 
-    def stretches(self) -> list[tuple[int, int]]:
-        """(device, smallest seq that may still be on a host)."""
-        return list(self._connection.execute("SELECT device, first FROM stretch ORDER BY device"))
+    def stretches(self) -> list[tuple[int, int, int]]:
+        """(device, first, last) of commits that may still be on hosts."""
+        return list(self._connection.execute("SELECT device, first, last FROM stretch ORDER BY device"))
 
-    def set_stretch(self, device: int, first: int) -> None:
-        self._execute("INSERT OR REPLACE INTO stretch VALUES (?, ?)", (device, first))
+    def set_stretch(self, device: int, first: int, last: int) -> None:
+        self._execute("INSERT OR REPLACE INTO stretch VALUES (?, ?, ?)", (device, first, last))
 
     def expire(self, kind: Kind, ident: bytes, hosts: Iterable[HostId]) -> None:
         for host in hosts:

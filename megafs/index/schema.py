@@ -197,7 +197,8 @@ LOCAL = {
     # Commits and heads on hosts, by the device that wrote them; the collector removes them from the front.
     "stretch": """
         device INTEGER PRIMARY KEY,
-        first INTEGER NOT NULL       -- the smallest seq that may still be on a host
+        first INTEGER NOT NULL,      -- the smallest seq whose commit may still be on a host
+        last INTEGER NOT NULL        -- the greatest that counts; 0 for this device, which goes on
     """,
     # Objects of ours that nothing needs any more; the row goes once the host has confirmed.
     "expired": """

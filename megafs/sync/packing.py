@@ -128,6 +128,10 @@ class PackShipper:
             self._flying.add(number)
             nursery.start_soon(self._fly, number)
 
+    def is_flying(self, number: PackNumber) -> bool:
+        """Whether the pack is being put just now."""
+        return number in self._flying
+
     def next_retry(self) -> float:
         """When (trio's clock) a pack is tried again; infinity for never."""
         return min((trouble.retry_at for trouble in self.troubles.values()), default=float("inf"))

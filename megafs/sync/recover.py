@@ -5,7 +5,7 @@ a digest, and chained to the commit before it. File content is not touched: a li
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from secrets import randbelow
 from typing import TypeVar
@@ -16,7 +16,7 @@ from megafs.crypto.keys import ident_commit, ident_part
 from megafs.errors import Corrupt, MegaFSError, RolledBack
 from megafs.index import replication
 from megafs.index.database import Database
-from megafs.index.ledger import KnownHead, KnownPart, Ledger
+from megafs.index.ledger import KeptCheckpoint, KnownHead, KnownPart, Ledger
 from megafs.index.packs import SHIPPED, Packs
 from megafs.index.replication import KEY_STOP, Range
 from megafs.index.schema import REPLICATED, VERSION
@@ -218,7 +218,27 @@ def enrol(database: Database, signer: Signer, certificate: bytes, *, term: int, 
     database.adopt(claims.number)
     checkpoint = survey.checkpoint.step if survey.checkpoint is not None else NOTHING
     stream.begin(database, claims.number, term=term, base=done.step, checkpoint=checkpoint)
+    note_hosts_contents(Ledger(database.connection), survey)
     write_facts(database, done.packs.values())
+
+
+def note_hosts_contents(ledger: Ledger, survey: Survey) -> None:
+    """What lies on hosts because of former writers, so that the collector finds it once it is old."""
+    for segment in survey.segments:
+        ledger.set_stretch(segment.device, segment.first, segment.last)
+    if survey.checkpoint is not None:
+        step = survey.checkpoint.step
+        ledger.put_checkpoint(
+            KeptCheckpoint(
+                upload=0,
+                device=step.device,
+                seq=step.seq,
+                hash=step.hash,
+                made_s=survey.checkpoint.made_s,
+                complete=True,
+                retired=b"",
+            )
+        )
 
 
 def write_facts(database: Database, facts: Iterable[PackFact]) -> None:
@@ -272,12 +292,12 @@ async def fast_forward(
     newest = max([own, *(number for number in done.packs if number >> COUNTER_BITS == device)])
     stream.store(
         database,
-        Position(
+        replace(
+            position,
             term=done.term,
             next_seq=done.step.seq + 1,
             previous=done.step,
             pack=max(position.pack, newest),
-            checkpoint=position.checkpoint,
         ),
     )
     ledger.set_head(KnownHead(device=device, seq=done.step.seq, hash=done.step.hash, seen_s=0))

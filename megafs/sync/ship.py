@@ -85,6 +85,7 @@ class Shipper:
         self._lost = lost
         self.lanes = Lanes(objects, ledger, claims, changed=self.wake, lost=self._on_lost)
         self.boundary = 0  # no commit object crosses this outbox row (sync.checkpoint)
+        self.boundary_step: Step | None = None  # the commit object that ended there
         self.held = False  # nothing is frozen (while a checkpoint finds out its boundary)
         self._urgent_n = 0
         self._headless = self._without_head()
@@ -96,6 +97,10 @@ class Shipper:
         self._woken.set()
         self._moved.set()
         self._moved = trio.Event()
+
+    async def moved(self) -> None:
+        """Return when anything has changed since the call."""
+        await self._moved.wait()
 
     def _on_lost(self) -> None:
         log.warning("%s", self.claims.read_only_reason)
@@ -159,6 +164,8 @@ class Shipper:
             frozen = await trio.to_thread.run_sync(self.stream.seal, draft)
             upload = self.stream.freeze(frozen)
             self._headless[upload] = frozen.step
+            if batch.last == self.boundary:
+                self.boundary, self.boundary_step = 0, frozen.step
             await self._let_go()
 
     async def _freeze_heads(self) -> None:

@@ -44,6 +44,8 @@ class Position:
     previous: Step  # of the commit that is frozen next
     pack: int  # packs up to this number are described by commits
     checkpoint: Step  # the newest complete one
+    told: Step  # the one that the newest head names
+    told_seq: int  # of that head
 
 
 def load(database: Database) -> Position:
@@ -61,7 +63,11 @@ def store(database: Database, position: Position) -> None:
 def begin(database: Database, device: int, *, term: int, base: Step = NOTHING, checkpoint: Step = NOTHING) -> None:
     """A new device's stream, going on from ``base``."""
     pack = device << COUNTER_BITS  # below the first pack of the device
-    store(database, Position(term=term, next_seq=1, previous=base, pack=pack, checkpoint=checkpoint))
+    Ledger(database.connection).set_stretch(device, 1, 0)
+    store(
+        database,
+        Position(term=term, next_seq=1, previous=base, pack=pack, checkpoint=checkpoint, told=checkpoint, told_seq=0),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,7 @@ class Stream:
         )
         ident = ident_head(step.device, step.seq)
         sealed = self._keyring.seal(Kind.HEAD, [ident], framed(self.signer, head))
+        store(self._database, replace(position, told=position.checkpoint, told_seq=step.seq))
         return self._ledger.add_upload(Kind.HEAD, ident, sealed)
 
     def set_checkpoint(self, step: Step) -> None:

@@ -22,6 +22,7 @@ from megafs.store.disk import Disk
 from megafs.store.writer import PackWriter
 from megafs.sync import recover
 from megafs.sync import stream as streams
+from megafs.sync.checkpoint import Checkpointer
 from megafs.sync.claims import Claims, Standing
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, PackShipper
@@ -110,7 +111,7 @@ class Device:
             self.create()
         self.database.adopt(signer.device)
         self.disk = Disk(root / "packs")
-        self.writer = PackWriter(self.disk, keyring, self.packs, clock=trio.current_time)
+        self.writer = PackWriter(self.disk, keyring, self.packs, clock=lambda: 1 + trio.current_time())
         self.writer.resume()
         self.commits = PlainCommits(self.database, self.writer, self.packs)
         self.objects = world.objects()
@@ -235,3 +236,15 @@ async def attached(world: World, root: Path) -> Device:
     device = Device(world, root, signer)
     device.survey = found
     return device
+
+
+def checkpointer(device: Device) -> Checkpointer:
+    return Checkpointer(
+        database=device.database,
+        keyring=device.world.identity.keyring,
+        stream=device.stream,
+        shipper=device.shipper,
+        commits=device.commits,
+        landscape=device.world.landscape,
+        clock=device.clock,
+    )

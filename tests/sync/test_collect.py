@@ -1,0 +1,197 @@
+"""What dies is removed, here and on hosts, and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+from random import randbytes
+
+import pytest
+import trio
+
+from megafs.config import Settings
+from megafs.crypto.keys import ident_commit, ident_pack
+from megafs.index.ledger import KeptCheckpoint
+from megafs.model import HostId, Kind
+from megafs.sync.collect import Collector, removable
+from tests.sync.rig import Device, World, attached, checkpointer
+from tests.sync.test_recover import same_content
+
+QUICK = Settings(retention_s=0)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def collector(device: Device) -> Collector:
+    return Collector(
+        objects=device.objects,
+        ledger=device.ledger,
+        packs=device.packs,
+        extents=device.extents,
+        inodes=device.inodes,
+        disk=device.disk,
+        stream=device.stream,
+        shipper=device.shipper,
+        commits=device.commits,
+        landscape=device.world.landscape,
+        settings=device.settings,
+        clock=device.clock,
+        is_idle=lambda chunk: True,
+    )
+
+
+def names(world: World, kind: Kind, ident: bytes) -> list[HostId]:
+    keyring = world.identity.keyring
+    return [host for host, memory in world.memory.items() if keyring.object_name(host, kind, ident) in memory.objects]
+
+
+def checkpoint(upload: int, made_s: int, *, complete: bool = True) -> KeptCheckpoint:
+    return KeptCheckpoint(
+        upload=upload, device=1, seq=upload, hash=bytes(32), made_s=made_s, complete=complete, retired=b""
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "now_s", "told", "gone"),
+    [
+        ([10, 20], 1000, 9, []),  # the newest two stay for ever
+        ([10, 20, 30], 1000, 9, [1]),
+        ([10, 20, 30, 40], 1000, 9, [1, 2]),
+        ([10, 20, 30, 40], 115, 9, [1]),  # the second is younger than the retention
+        ([10, 20, 30, 40], 1000, 2, [1]),  # heads still name the second
+        ([10, 20, 30, 40], 1000, 0, []),  # no head names any yet
+    ],
+)
+def test_which_checkpoints_go(made: list[int], now_s: int, told: int, gone: list[int]) -> None:
+    kept = [checkpoint(upload, made_s) for upload, made_s in enumerate(made, 1)]
+    found = removable(kept, now_s=now_s, retention_s=100, told_upload=told)
+    assert [each.upload for each in found] == gone
+    pending = [*kept, replace(checkpoint(9, 50, complete=False))]
+    assert removable(pending, now_s=now_s, retention_s=100, told_upload=told) == found
+
+
+async def test_deleted_data_leaves_the_cache_and_the_hosts(
+    world: World, tmp_path: Path, autojump_clock: object
+) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    foreign = "a" * 32
+    for memory in world.memory.values():
+        memory.objects[foreign] = b"not ours"
+    async with one.shipping():
+        collect = collector(one)
+        ino = await one.write(b"dead", randbytes(200_000))
+        await one.sync()
+        (pack,) = one.packs.all()
+        assert len(names(world, Kind.PACK, ident_pack(pack.id))) == 2
+        await one.write(b"alive", randbytes(1000))
+        await one.sync()
+        await one.remove(ino)
+        await collect.sweep()
+        assert one.disk.blocks(pack.number) == 0
+        assert len(names(world, Kind.PACK, ident_pack(pack.id))) == 2  # not before the next look at hosts
+        await one.sync()
+        await trio.sleep(5)
+        await collect.tend()
+        assert names(world, Kind.PACK, ident_pack(pack.id)) == []
+        for memory in world.memory.values():
+            assert memory.objects[foreign] == b"not ours"
+        await one.sync()
+    two = await attached(world, tmp_path / "2")
+    same_content(one, two)
+    one.crash()
+    two.crash()
+
+
+async def test_parts_of_shared_packs_are_punched(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    async with one.shipping():
+        collect = collector(one)
+        dead = await one.write(b"dead", randbytes(200_000))
+        await one.write(b"alive", randbytes(5000))
+        await one.remove(dead)
+        await collect.sweep()
+        (pack,) = one.packs.all()
+        assert one.disk.blocks(pack.number) > 200_000  # not shipped yet: it stays whole
+        await one.sync()
+        await collect.sweep()
+        assert one.disk.blocks(pack.number) < 50_000
+    one.crash()
+
+
+async def test_without_a_majority_nothing_is_deleted(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    async with one.shipping():
+        collect = collector(one)
+        ino = await one.write(b"dead", randbytes(20_000))
+        await one.sync()
+        await one.remove(ino)
+        await one.sync()
+        await trio.sleep(100)
+        before = {host: set(memory.objects) for host, memory in world.memory.items()}
+        for host in list(world.memory)[1:]:
+            world.dying[host].die()
+        await collect.sweep()
+        await trio.sleep(5)
+        await collect.tend()
+        assert collect.deleted_objects == 0
+        for host, held in before.items():
+            assert held <= set(world.memory[host].objects)
+        for dying in world.dying.values():
+            dying.revive()
+        await collect.tend()
+        assert collect.deleted_objects > 0
+    one.crash()
+
+
+async def test_a_pack_that_died_before_shipping_is_dropped(
+    world: World, tmp_path: Path, autojump_clock: object
+) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    for dying in world.dying.values():
+        dying.die()
+    async with one.shipping() as shipper:
+        collect = collector(one)
+        ino = await one.write(b"dead", randbytes(200_000))
+        (pack,) = one.packs.all()
+        await trio.sleep(25)  # closed, on no host
+        await one.write(b"alive", randbytes(1000))
+        await one.remove(ino)
+        await collect.sweep()
+        assert one.packs.get(pack.number) is None
+        assert one.disk.blocks(pack.number) == 0
+        # The commit that names the dropped pack must not end before the row that removed it.
+        for dying in world.dying.values():
+            dying.revive()
+        await one.sync()
+        assert shipper.backlog().is_empty
+    assert names(world, Kind.PACK, ident_pack(pack.id)) == []
+    two = await attached(world, tmp_path / "2")
+    same_content(one, two)
+    one.crash()
+    two.crash()
+
+
+async def test_old_checkpoints_and_commits_go(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    counts = []
+    async with one.shipping():
+        collect, checkpoints = collector(one), checkpointer(one)
+        for round_number in range(6):
+            for n in range(3):
+                await one.write(b"%d-%d" % (round_number, n), randbytes(300))
+                await one.sync()
+            assert await checkpoints.make()
+            await one.sync()
+            checkpoints.note_complete()
+            await one.sync()
+            await trio.sleep(5)
+            await collect.tend()
+            counts.append(len(next(iter(world.memory.values())).objects))
+        assert len(one.ledger.kept_checkpoints()) <= 3
+        assert names(world, Kind.COMMIT, ident_commit(1, 1)) == []
+        two = await attached(world, tmp_path / "2")
+        assert two.survey.checkpoint is not None
+        same_content(one, two)
+    one.crash()
+    two.crash()
