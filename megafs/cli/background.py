@@ -53,6 +53,8 @@ def start(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountO
             stdout=subprocess.PIPE,
             stderr=died,
             start_new_session=True,
+            # -m looks into the working directory first: there, a checkout named megafs would stand before ourselves.
+            cwd=Path(__file__).parent.parent.parent,
         )
     finally:
         os.close(died)

@@ -67,7 +67,7 @@ def fusermount() -> Finding:
 
 def binding() -> Finding:
     """pyfuse3 and with it libfuse can be loaded. In a process of its own: this one must stay able to say so."""
-    done = subprocess.run([sys.executable, "-c", "import pyfuse3"], capture_output=True, timeout=IMPORT_S)
+    done = subprocess.run([sys.executable, "-P", "-c", "import pyfuse3"], capture_output=True, timeout=IMPORT_S)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         cure = "install fuse3, then install MegaFS again (contrib/prepare)"

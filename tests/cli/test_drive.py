@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ def test_create_mount_write_unmount_and_again(drive):
     assert file.read_text() == "content"
     done(drive.run("unmount", drive.mountpoint, "--wait"))
     assert drive.run("doctor", "--state-dir", drive.state).returncode == 0
+
+
+def test_beside_a_checkout_of_that_name(drive):
+    done(drive.create())
+    (drive.folder / "megafs").mkdir()
+    command = [sysconfig.get_path("scripts") + "/megafs", "mount", "v", "mount point", "--state-dir", "state"]
+    command += ["--passphrase-file", "phrase"]
+    done(subprocess.run(command, cwd=drive.folder, capture_output=True, text=True, timeout=LIMIT_S))
+    assert drive.status()["mounted"] is True
 
 
 def test_a_failed_mount_is_told_by_the_command_that_asked(drive):
