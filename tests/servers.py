@@ -1,6 +1,6 @@
 """Real servers on 127.0.0.1 for tests: each a context manager that yields a Server once it answers, and ends it.
 
-rclone, moto_server, wsgidav and weed are test dependencies and lie beside the interpreter; sshd is the system's.
+rclone, moto_server, wsgidav and weed are test dependencies beside the interpreter; sshd and nginx are the system's.
 """
 
 import json
@@ -159,6 +159,30 @@ def wsgidav(folder: Path) -> Iterator[Server]:
     )
     command = ("wsgidav", "-H", "127.0.0.1", "-p", str(port), "-r", str(root), "-c", str(folder / "users.yaml"))
     with started(folder, *command, "--server", "cheroot", ready=lambda: _answers(port)) as process:
+        url = "webdav://user@127.0.0.1:{port}/{folder}"
+        yield Server(url=url, secrets={"password": SECRET}, port=port, root=root, process=process)
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[Server]:
+    """nginx with its WebDAV modules, one worker, as the user who runs the tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, root = free_port(), folder / "root"
+    root.mkdir()
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "password").write_text(f"user:{{PLAIN}}{SECRET}\n")
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        f"{user}daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log {folder}/log;\n"
+        "load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;\nevents {}\nhttp {\naccess_log off;\n"
+        f"{temporary}server {{\nlisten 127.0.0.1:{port};\nroot {root};\nclient_max_body_size 64m;\n"
+        f"auth_basic megafs;\nauth_basic_user_file {folder}/password;\nlocation / {{\n"
+        "dav_methods PUT DELETE MKCOL COPY MOVE;\ndav_ext_methods PROPFIND OPTIONS;\n}}}\n"
+    )
+    command = ("nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "log"))
+    with started(folder, *command, ready=lambda: _answers(port)) as process:
         url = "webdav://user@127.0.0.1:{port}/{folder}"
         yield Server(url=url, secrets={"password": SECRET}, port=port, root=root, process=process)
 

@@ -15,6 +15,7 @@ def server_of(tmp_path_factory):
         "rclone sftp": lambda folder: servers.rclone(folder, "sftp"),
         "openssh": servers.openssh,
         "wsgidav": servers.wsgidav,
+        "nginx": servers.nginx,
         "seaweedfs": servers.seaweedfs,
     }
     running: dict[str, servers.Server] = {}

@@ -14,7 +14,7 @@ from tests.contracts.host import NAME, HostContract, listed
 
 QUICK = ["moto", "rclone s3", "rclone webdav", "rclone sftp"]
 QUICK += ["openssh"] if servers.has("sshd") else []
-SLOW = [pytest.param(name, marks=pytest.mark.servers) for name in ("seaweedfs", "wsgidav")]
+SLOW = [pytest.param(name, marks=pytest.mark.servers) for name in ("seaweedfs", "wsgidav", "nginx")]
 ALL = [*QUICK, *SLOW]
 WITH_FOLDERS = [name for name in QUICK if "s3" not in name and name != "moto"]
 
