@@ -84,7 +84,8 @@ def same_tree(left: Path, right: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tree(base: Path) -> Path:
-    """More than 10,000 files of this machine, with what a tree can have besides: links, ACLs, xattrs, holes, odd names."""
+    """More than 10,000 files of this machine, with what a tree can have besides: links, ACLs, xattrs, holes, odd
+    names."""
     root = base / "tree"
     root.mkdir()
     count = 0

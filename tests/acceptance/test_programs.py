@@ -1,4 +1,5 @@
-"""Steps in order, on one vault: fill it with real programs, let them check their own data, lose the machine, get it back."""
+"""Steps in order, on one vault: fill it with real programs, let them check their own data, lose the machine, get it
+back."""
 
 import os
 import shutil
