@@ -1,5 +1,7 @@
 """Statements on pack, copy and local_pack: what travels, where copies are, what lies in the cache."""
 
+from collections.abc import Iterable
+
 from megafs.index.database import Database
 from megafs.model import ChunkPlace, HostId, Pack, PackId, PackNumber
 
@@ -139,3 +141,18 @@ class Packs:
 
     def delete_local(self, number: PackNumber) -> None:
         self._execute("DELETE FROM local_pack WHERE number = ?", (number,))
+
+    def on_hosts(self, hosts: Iterable[HostId]) -> list[PackNumber]:
+        """Packs with a copy on one of these hosts."""
+        found: set[PackNumber] = set()
+        for host in hosts:
+            found.update(row[0] for row in self._connection.execute("SELECT pack FROM copy WHERE host = ?", (host,)))
+        return sorted(found)
+
+    def with_fewer_copies(self, wanted: int) -> list[PackNumber]:
+        """Closed packs with live chunks that have fewer copies than that."""
+        query = (
+            "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 "
+            "AND (SELECT count(*) FROM copy WHERE copy.pack = pack.number) < ? ORDER BY number"
+        )
+        return [PackNumber(row[0]) for row in self._connection.execute(query, (wanted,))]

@@ -1,0 +1,126 @@
+"""Packs less than half alive, and many small ones, are written together into new ones; the old ones die.
+
+Chosen purely from rows; the live chunks are read (here, else from hosts) and appended as they are: a chunk is sealed
+for its id, not for its place. The rows move after the bytes are synced, and only those of chunks that are still where they
+were. What became of the old packs is for sync.collect.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from megafs.config import MIB
+from megafs.crypto.seal import digest
+from megafs.errors import Unavailable
+from megafs.index.extents import Extents
+from megafs.index.packs import SHIPPED, Packs
+from megafs.model import ChunkPlace, Pack, PackNumber
+from megafs.store.disk import Disk
+from megafs.store.reader import Fetcher
+from megafs.store.writer import PackWriter
+from megafs.sync.ship import Commits
+
+SMALL_BYTES = 4 * MIB  # packs below this are merged …
+SMALL_TOTAL_BYTES = 16 * MIB  # … once there is enough for a full one
+ROUND_BYTES = 32 * MIB  # moved at a time: the rest waits for the next look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """How much of a closed pack is alive, in bytes."""
+
+    number: PackNumber
+    stored: int
+    live: int
+
+
+def chosen(fillings: Sequence[Filling], round_bytes: int = ROUND_BYTES) -> list[PackNumber]:
+    """Which packs to empty now: the deadest of those less than half alive, then all small ones if they fill a pack.
+    Pure."""
+    sparse = sorted(
+        (each for each in fillings if each.live * 2 < each.stored), key=lambda each: each.live / each.stored
+    )
+    small = [each for each in fillings if each.stored < SMALL_BYTES and each not in sparse]
+    if sum(each.live for each in small) < SMALL_TOTAL_BYTES:
+        small = []
+    picked: list[PackNumber] = []
+    total = 0
+    for each in [*sparse, *small]:
+        if total + each.live <= round_bytes:
+            picked.append(each.number)
+            total += each.live
+    return picked
+
+
+class Compactor:
+    """Owner of nothing: every look begins with the rows."""
+
+    def __init__(
+        self,
+        *,
+        packs: Packs,
+        extents: Extents,
+        writer: PackWriter,
+        disk: Disk,
+        fetcher: Fetcher,
+        commits: Commits,
+        may_run: Callable[[], bool],
+    ) -> None:
+        """``may_run`` says whether this device may write now."""
+        self._packs, self._extents, self._writer, self._disk = packs, extents, writer, disk
+        self._fetcher, self._commits, self._may_run = fetcher, commits, may_run
+        self.moved = 0
+
+    def fillings(self) -> list[Filling]:
+        """Of every shipped pack of the newest epoch that still holds something."""
+        found = []
+        for pack in self._packs.all():
+            local = self._packs.local(pack.number)
+            is_shipped = pack.stored_bytes > 0 and (local is None or local[1] == SHIPPED)
+            if is_shipped and not pack.dead_since_s and pack.epoch == self._writer.keyring.epoch:
+                live = self._packs.live_bytes(pack.number)
+                if live:
+                    found.append(Filling(number=pack.number, stored=pack.stored_bytes, live=live))
+        return found
+
+    async def run_once(self) -> int:
+        """Empty what is worth it; how many chunks were moved. A pack of which a chunk cannot be read now is left."""
+        moved = 0
+        for number in chosen(self.fillings()):
+            if not self._may_run():
+                break
+            try:
+                moved += await self._empty(number)
+            except Unavailable:
+                continue
+        self.moved += moved
+        return moved
+
+    async def _empty(self, number: PackNumber) -> int:
+        pack = self._packs.get(number)
+        if pack is None:
+            return 0
+        moves: list[tuple[ChunkPlace, ChunkPlace]] = []
+        for place in self._packs.places(number):
+            data = await self._sealed(pack, place)
+            moves.append((place, await self._writer.append(place, data)))
+        await self._writer.sync()
+        for old, new in moves:
+            if self._extents.place(old.chunk) == old:
+                self._extents.move_chunk(new)
+        await self._commits.durable_now()
+        return len(moves)
+
+    async def _sealed(self, pack: Pack, place: ChunkPlace) -> bytes:
+        def is_right(sealed: bytes) -> bool:
+            return len(sealed) == place.sealed_bytes and digest(sealed) == place.digest
+
+        def from_disk() -> bytes | None:
+            sealed = self._disk.read(place.pack, place.offset, place.sealed_bytes)
+            return sealed if is_right(sealed) else None
+
+        sealed = await trio.to_thread.run_sync(from_disk)
+        if sealed is None:
+            sealed = await self._fetcher.fetch(pack, place.offset, place.offset + place.sealed_bytes, is_right)
+        return sealed

@@ -1,0 +1,185 @@
+"""What the policy wants and hosts do not have: debts are paid, lost copies made anew, on other hosts if need be.
+
+Copy rows, owed rows and the hosts' states in; parts put, rows changed. The bytes come from the local file or from any
+host that has them right; they are checked against the pack's root before they go anywhere. Removing a surplus copy is
+a delete and asks the majority first.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+import trio
+
+from megafs.crypto.keys import ident_pack
+from megafs.crypto.merkle import root as merkle_root
+from megafs.errors import Corrupt, HostError, MegaFSError, Unavailable
+from megafs.index.ledger import Ledger
+from megafs.index.packs import SHIPPED, Packs
+from megafs.model import HostId, Kind, Pack, PackNumber, Policy
+from megafs.packs import shards
+from megafs.placement import WHOLE, Part, steps
+from megafs.store.disk import Disk
+from megafs.sync.claims import Claims
+from megafs.sync.objects import Objects
+from megafs.sync.packing import Landscape, StoredPart, stored_parts
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 60.0
+GIVE_UP_S = 3600.0  # a host that owes nothing but an answer for this long is replaced
+AT_ONCE = 2  # packs; repair leaves the line to shipping
+
+
+class Repairer:
+    """Owner of the copies that were found lost."""
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        ledger: Ledger,
+        packs: Packs,
+        disk: Disk,
+        landscape: Landscape,
+        claims: Claims,
+        clock: Callable[[], float],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._objects, self._ledger, self._packs, self._disk = objects, ledger, packs, disk
+        self._landscape, self._claims, self._clock, self._changed = landscape, claims, clock, changed
+        self._lost: set[tuple[PackNumber, HostId]] = set()
+        self._woken = trio.Event()
+        self.made = 0
+
+    def note_damage(self, pack: Pack, host: HostId) -> None:
+        """A reader found that the host's copy is missing or wrong: it is made anew."""
+        self._lost.add((pack.number, host))
+        self._woken.set()
+
+    def wake(self) -> None:
+        """A host may be back."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Repair until cancelled."""
+        while True:
+            with trio.move_on_after(LOOK_EVERY_S):
+                await self._woken.wait()
+            self._woken = trio.Event()
+            if self._claims.lost_to is None:
+                try:
+                    await self.run_once()
+                except MegaFSError as error:
+                    log.warning("repair pauses: %s", error)
+
+    def due(self) -> list[PackNumber]:
+        """Packs that may have less than the policy wants, or are on hosts that should no longer have them."""
+        states = {state.spec.id: state for state in self._landscape.states()}
+        now_s = self._clock()
+        due = {number for number, _ in self._lost}
+        for debt in self._ledger.owed():
+            state = states.get(debt.host)
+            if state is None or state.healthy or now_s - debt.since_s > GIVE_UP_S:
+                due.add(debt.pack)
+        leaving = {host for host, state in states.items() if state.spec.state != "active"}
+        due.update(self._packs.on_hosts(leaving))
+        due.update(self._packs.with_fewer_copies(min(self._landscape.policy().places, len(states) - len(leaving))))
+        return sorted(due)
+
+    async def run_once(self) -> int:
+        """Mend every pack that is due; how many parts were put."""
+        before = self.made
+        limiter = trio.CapacityLimiter(AT_ONCE)
+
+        async def one(number: PackNumber) -> None:
+            async with limiter:
+                await self._mend(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in self.due():
+                nursery.start_soon(one, number)
+        if self.made > before:
+            self._changed()
+        return self.made - before
+
+    async def _mend(self, number: PackNumber) -> None:
+        pack, local = self._packs.get(number), self._packs.local(number)
+        if pack is None or not pack.stored_bytes or pack.dead_since_s or (local is not None and local[1] != SHIPPED):
+            return  # dead, or still on its way: shipping cares for it
+        policy = self._landscape.policy()
+        lost = {host for lost, host in self._lost if lost == number}
+        have = [Part(host, shard) for host, shard, _ in self._packs.copies(number) if host not in lost]
+        plan = steps(self._landscape.states(), policy, pack.id, have)
+        for part in plan.forget:
+            self._packs.delete_copy(number, part.host, part.shard)
+        reachable = [part for part in plan.make if part.host in self._objects.hosts]
+        if reachable:
+            try:
+                parts = await self._parts(pack, policy, lost)
+            except (Unavailable, Corrupt) as error:
+                log.warning("pack %d cannot be repaired now: %s", number, error)
+                return
+            await self._make(pack, parts, reachable)
+        if not [part for part in plan.make if part not in self._present(number)]:
+            self._ledger.forget_owed(number)
+            self._lost = {(lost, host) for lost, host in self._lost if lost != number}
+            await self._remove(pack, plan.remove)
+
+    def _present(self, number: PackNumber) -> set[Part]:
+        return {Part(host, shard) for host, shard, _ in self._packs.copies(number)}
+
+    async def _make(self, pack: Pack, parts: Mapping[int, StoredPart], wanted: Iterable[Part]) -> None:
+        for part in wanted:
+            stored = parts[part.shard]
+            ident = ident_pack(pack.id, part.shard)
+            try:
+                if (pack.number, part.host) in self._lost:
+                    # A host that keeps what it has under a name would keep the damage.
+                    if not await self._claims.may_delete():
+                        continue
+                    await self._objects.delete(part.host, Kind.PACK, ident)
+                await self._objects.put(part.host, Kind.PACK, ident, stored.data)
+            except HostError as error:
+                log.info("a copy of pack %d is still owed: %s", pack.number, error)
+                self._ledger.owe(pack.number, part.host, int(self._clock()), part.shard)
+                continue
+            self._packs.add_copy(pack.number, part.host, part.shard, stored.root)
+            self._ledger.pay(pack.number, part.host, part.shard)
+            self._lost.discard((pack.number, part.host))
+            self.made += 1
+
+    async def _remove(self, pack: Pack, surplus: Iterable[Part]) -> None:
+        for part in surplus:
+            if not await self._claims.may_delete():
+                return
+            self._packs.delete_copy(pack.number, part.host, part.shard)
+            self._ledger.expire(Kind.PACK, ident_pack(pack.id, part.shard), [part.host])
+
+    async def _parts(self, pack: Pack, policy: Policy, lost: set[HostId]) -> Mapping[int, StoredPart]:
+        data = await trio.to_thread.run_sync(self._disk.read, pack.number, 0, pack.stored_bytes)
+        if len(data) != pack.stored_bytes or await trio.to_thread.run_sync(merkle_root, data) != pack.root:
+            data = await self._fetched(pack, policy, lost)
+        return await trio.to_thread.run_sync(stored_parts, data, pack.root, policy)
+
+    async def _fetched(self, pack: Pack, policy: Policy, lost: set[HostId]) -> bytes:
+        """The whole pack from hosts, right by its root. Raises Unavailable or Corrupt."""
+        good: dict[int, bytes] = {}
+        for host, shard, root in self._packs.copies(pack.number):
+            if host in lost or host not in self._objects.hosts:
+                continue
+            try:
+                data = await self._objects.get(host, Kind.PACK, ident_pack(pack.id, shard))
+            except HostError:
+                continue
+            if await trio.to_thread.run_sync(merkle_root, data) != root:
+                self._lost.add((pack.number, host))
+                continue
+            if shard == WHOLE:
+                return data
+            good[shard] = data
+            if policy.k and len(good) == policy.k:
+                whole = shards.decode(good, policy.k, policy.m, pack.stored_bytes)
+                if merkle_root(whole) != pack.root:
+                    raise Corrupt("pack: its shards do not make what the index says")
+                return whole
+        raise Unavailable("too few hosts have the pack right")
