@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from megafs.config import MIB, MountOptions, Settings, VaultPaths
+from megafs.daemon import keeping
 from megafs.daemon.device import Device
+from megafs.daemon.keeping import Keeping
 from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import Namespace
@@ -23,10 +25,7 @@ from megafs.store.disk import Disk
 from megafs.store.fetcher import HostFetcher
 from megafs.store.reader import Reader
 from megafs.store.writer import PackWriter
-from megafs.sync import stream
-from megafs.sync.claims import Claims, Standing
-from megafs.sync.objects import Objects
-from megafs.sync.packing import Landscape, PackShipper
+from megafs.sync.packing import Landscape
 from megafs.sync.ship import Shipper
 
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); the time module has no name for it
@@ -65,9 +64,13 @@ class Engine:
     names: Namespace
     commits: Committer
     stacks: Mapping[HostId, Stack]
-    shipper: Shipper
+    keeping: Keeping
     space: "Space"
     takeover: Takeover
+
+    @property
+    def shipper(self) -> Shipper:
+        return self.keeping.shipper
 
     def close(self) -> None:
         """After the last commit."""
@@ -137,7 +140,20 @@ def build(
     commits = Committer(database, content, writer, interval_s=settings.commit_s, newest_pack=newest_pack)
     cache.durable_now = commits.durable_now
     space, takeover = Space(vault, stacks), Takeover()
-    shipper = _shipper(device, database, settings, stacks, commits, writer, disk, space, takeover)
+    parts = keeping.Parts(
+        device=device,
+        database=database,
+        settings=settings,
+        stacks=stacks,
+        commits=commits,
+        writer=writer,
+        reader=reader,
+        fetcher=fetcher,
+        disk=disk,
+        extents=extents,
+        inodes=inodes,
+        landscape=Landscape(states=space.states, policy=vault.policy),
+    )
     return Engine(
         paths=paths,
         settings=replace(settings, cache_bytes=limit),
@@ -156,49 +172,7 @@ def build(
         names=names,
         commits=commits,
         stacks=stacks,
-        shipper=shipper,
+        keeping=keeping.build(parts, lambda: takeover.tell()),
         space=space,
         takeover=takeover,
     )
-
-
-def _shipper(
-    device: Device,
-    database: Database,
-    settings: Settings,
-    stacks: Mapping[HostId, Stack],
-    commits: Committer,
-    writer: PackWriter,
-    disk: Disk,
-    space: Space,
-    takeover: Takeover,
-) -> Shipper:
-    """The shipping side."""
-    vault, packs, ledger = Vault(database), Packs(database), Ledger(database.connection)
-    objects = Objects(device.keyring, {host: stack.patient for host, stack in stacks.items()})
-    landscape = Landscape(states=space.states, policy=vault.policy)
-    commit_stream = stream.Stream(database, device.keyring, device.signer, time.time)
-    standing = Standing(term=commit_stream.position.term, device=device.id)
-    packing = PackShipper(
-        objects=objects,
-        ledger=ledger,
-        packs=packs,
-        writer=writer,
-        disk=disk,
-        landscape=landscape,
-        settings=settings,
-        clock=time.time,
-        changed=lambda: shipper.wake(),
-    )
-    shipper = Shipper(
-        objects=objects,
-        ledger=ledger,
-        stream=commit_stream,
-        claims=Claims(objects, device.trust, standing, time.time),
-        packing=packing,
-        commits=commits,
-        landscape=landscape,
-        clock=time.time,
-        lost=lambda: takeover.tell(),
-    )
-    return shipper

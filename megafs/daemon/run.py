@@ -128,7 +128,7 @@ class Session:
                 nursery.start_soon(engine.commits.run)
                 nursery.start_soon(engine.content.run)
                 nursery.start_soon(engine.cache.run)
-                nursery.start_soon(engine.shipper.run)
+                engine.keeping.start(nursery)
                 nursery.start_soon(self._ask_usage)
                 nursery.start_soon(self._obey_signals)
                 engine.commits.on_durable = self._on_durable
@@ -172,7 +172,7 @@ class Session:
         ready()
 
     def _on_durable(self) -> None:
-        self.engine.shipper.wake()
+        self.engine.keeping.wake()
         self.engine.cache.wake()
 
     async def _ask_usage(self) -> None:
