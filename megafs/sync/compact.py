@@ -1,8 +1,8 @@
 """Packs less than half alive, and many small ones, are written together into new ones; the old ones die.
 
 Chosen purely from rows; the live chunks are read (here, else from hosts) and appended as they are: a chunk is sealed
-for its id, not for its place. The rows move after the bytes are synced, and only those of chunks that are still where they
-were. What became of the old packs is for sync.collect.
+for its id, not for its place. The rows move after the bytes are synced, and only those of chunks that are still where
+they were. What became of the old packs is for sync.collect.
 """
 
 from collections.abc import Callable, Sequence

@@ -51,11 +51,13 @@ class StoredPart:
 
 
 def stored_parts(data: bytes, root: bytes, policy: Policy) -> Mapping[int, StoredPart]:
-    """Thread. The parts of a pack by shard number: the whole, or k + m shards."""
+    """Thread. The parts of a pack by shard: the whole, or k + m."""
     if not policy.k:
         return {WHOLE: StoredPart(data=data, root=root)}
     parts = shards.encode(data, policy.k, policy.m)
-    return {number: StoredPart(data=part, root=merkle_root(part)) for number, part in enumerate(parts)}
+    return {
+        shard: StoredPart(data=part, root=merkle_root(part)) for shard, part in zip(policy.shards, parts, strict=True)
+    }
 
 
 @dataclass(slots=True, kw_only=True)

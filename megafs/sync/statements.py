@@ -64,7 +64,7 @@ class CopyFact:
     """A copy that a host had acknowledged when the statement was made."""
 
     host: Id
-    shard: Annotated[int, Between(-1, 255)]
+    shard: Annotated[int, Between(-1, 1023)]
     root: Hash
 
 
