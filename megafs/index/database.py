@@ -46,11 +46,11 @@ def told(error: OSError) -> MegaFSError:
     return DiskError(f"the index cannot be written: {error.strerror}")
 
 
-def connect(path: Path, key: bytes, cache_kib: int, *, create: bool = False) -> apsw.Connection:
+def connect(path: Path, key: bytes, cache_kib: int, *, create: bool = False, vfs: str | None = None) -> apsw.Connection:
     """An encrypted connection. A wrong key and a damaged file look the same: Corrupt."""
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     try:
-        connection = apsw.Connection(str(path), flags=flags, statementcachesize=200)
+        connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=200)
         connection.pragma("cipher", "aegis")
         connection.pragma("hexkey", key.hex())
         connection.pragma("journal_mode", "wal")
@@ -68,10 +68,10 @@ def connect(path: Path, key: bytes, cache_kib: int, *, create: bool = False) -> 
 class Database:
     """Owner of the connection, the session, the id counter and the WAL."""
 
-    def __init__(self, path: Path, key: bytes, *, create: bool = False) -> None:
-        """Open ``path`` (or make it). Raises Corrupt."""
-        self.path, self._key = path, key
-        self.connection = connect(path, key, PAGE_CACHE_KIB, create=create)
+    def __init__(self, path: Path, key: bytes, *, create: bool = False, vfs: str | None = None) -> None:
+        """Open ``path`` (or make it). ``vfs`` names another way to the disk, for tests. Raises Corrupt."""
+        self.path, self._key, self._vfs = path, key, vfs
+        self.connection = connect(path, key, PAGE_CACHE_KIB, create=create, vfs=vfs)
         if create:
             with self.connection:
                 for statement in statements():
@@ -255,7 +255,7 @@ class Database:
         kept)."""
         with self._side_lock:
             if self._side is None:
-                self._side = connect(self.path, self._key, 8192)
+                self._side = connect(self.path, self._key, 8192, vfs=self._vfs)
             yield self._side
 
     @contextmanager
