@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from megafs.control.messages import Progress
 from megafs.errors import Usage
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+WAITING_S = 5.0  # without a bar, a host that has not everything yet is worth a line after this long
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -51,10 +53,10 @@ def size_bytes(text: str) -> int:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how far a call is: a bar on a terminal, otherwise only the hosts that are waited for."""
+def progress_bar(label: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows how far a call is: a bar on a terminal, otherwise only the hosts that take long."""
     if not sys.stderr.isatty():
-        yield _quiet_progress()
+        yield _quiet_progress(clock)
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
@@ -71,13 +73,15 @@ def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _quiet_progress() -> Callable[[Progress], None]:
-    said: list[tuple[str, ...]] = []
+def _quiet_progress(clock: Callable[[], float]) -> Callable[[Progress], None]:
+    said: set[str] = set()
+    patient_until = clock() + WAITING_S
 
     def show(step: Progress) -> None:
-        if step.waiting_for and said[-1:] != [step.waiting_for]:
-            note(f"waiting for {', '.join(step.waiting_for)}")
-            said.append(step.waiting_for)
+        late = [label for label in step.waiting_for if label not in said]
+        if late and clock() >= patient_until:
+            note(f"waiting for {', '.join(late)}")
+            said.update(late)
 
     return show
 

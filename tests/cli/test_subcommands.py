@@ -276,7 +276,7 @@ def test_sync_tells_what_is_not_there(vault, capsys):
     with answering(vault.root, {"sync": sync}):
         assert run("sync", "v", "--state-dir", vault.root.parent) == 7
         shown = capsys.readouterr()
-        assert shown.err == "megafs: waiting for b\nmegafs: 2 packs are not on b: it does not answer\n"
+        assert shown.err == "megafs: 2 packs are not on b: it does not answer\n"
         assert run("sync", "v", "--local", "--state-dir", vault.root.parent) == 0
     assert capsys.readouterr().out == "everything is on this device's disk\n"
 
