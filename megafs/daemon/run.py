@@ -23,6 +23,7 @@ from megafs.daemon.hosts import connected
 from megafs.errors import HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
+from megafs.fuse.readahead import raise_read_ahead
 from megafs.hosts import Stack
 from megafs.index.database import Database
 from megafs.index.vault import Vault
@@ -168,7 +169,8 @@ class Session:
             self._taken_over()
 
     async def _tell_when_ready(self, ready: Callable[[], None]) -> None:
-        await trio.to_thread.run_sync(os.stat, self.mountpoint)  # in a thread: we are the ones who answer
+        # In a thread: it asks the mount, and we are the ones who answer.
+        await trio.to_thread.run_sync(raise_read_ahead, self.mountpoint)
         ready()
 
     def _on_durable(self) -> None:
