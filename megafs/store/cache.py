@@ -92,6 +92,8 @@ class Cache:
         self._woken.set()
 
     def level(self) -> Level:
+        """As the rows have it now."""
+        self.refresh()
         unshipped = self._closed + self._writer.unclosed_bytes
         return Level(local=unshipped + self._shipped, unshipped=unshipped, limit=self.limit_bytes)
 
