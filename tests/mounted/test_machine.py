@@ -29,10 +29,11 @@ RARELY = st.sampled_from([False, False, True])  # mounting again takes more than
 NAMES = ("a", "b", "c", "d", "ü" * 127, "e e")
 LARGEST = 600_000
 names = st.sampled_from(NAMES)
-paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+places = st.tuples(st.integers(0, 99), names)  # see Machine.path
 offsets = st.one_of(st.integers(0, 20_000), st.integers(0, LARGEST), st.sampled_from([0, 4095, 4096, 65_536, 262_144]))
 lengths = st.one_of(st.integers(0, 300), st.sampled_from([4096, 10_000, 65_537, 300_000]))
 modes = st.sampled_from([0o600, 0o644, 0o755, 0o4755, 0o2775, 0o1777, 0o000])
+Place = tuple[int, str]
 flags = st.sampled_from([0, calls.RENAME_NOREPLACE, calls.RENAME_EXCHANGE])
 times_ns = st.integers(-(2**31) * 10**9, 2**32 * 10**9)
 seeds = st.integers(0, 255)
@@ -117,7 +118,18 @@ class Machine(RuleBasedStateMachine):
         self.roots = (World.mount / name, World.plain / name)
         self.open_files: list[tuple[int, int]] = []
         for root in self.roots:
-            root.mkdir()
+            (root / "d").mkdir(parents=True)
+            for path in ("a", "b", "d/c"):
+                (root / path).write_bytes(patterned(20_000, len(path)))
+
+    def at(self, root: Path, place: Place) -> Path:
+        """Mostly something that is there, else a name in a directory that is there: random names would rarely meet."""
+        number, name = place
+        there = sorted(path.relative_to(self.roots[1]) for path in self.roots[1].rglob("*"))
+        if number < 60 and there:
+            return root / there[number % len(there)]
+        directories = [Path(), *(path for path in there if (self.roots[1] / path).is_dir())]
+        return root / directories[number % len(directories)] / name
 
     def agree(self, call: Callable[[Path], object]) -> object:
         """Do it on both sides; the answers must be equal."""
@@ -127,88 +139,89 @@ class Machine(RuleBasedStateMachine):
         return answers[1]
 
     @rule(
-        path=paths,
+        path=places,
         offset=offsets,
         length=lengths,
         seed=seeds,
         extra=st.sampled_from([0, os.O_TRUNC, os.O_EXCL, os.O_APPEND, os.O_SYNC]),
     )
-    def write(self, path: str, offset: int, length: int, seed: int, extra: int) -> None:
-        self.agree(lambda root: write_at(root / path, offset, patterned(length, seed), extra))
+    def write(self, path: Place, offset: int, length: int, seed: int, extra: int) -> None:
+        self.agree(lambda root: write_at(self.at(root, path), offset, patterned(length, seed), extra))
 
-    @rule(path=paths, offset=offsets, length=lengths, seed=seeds)
-    def map_and_write(self, path: str, offset: int, length: int, seed: int) -> None:
-        self.agree(lambda root: write_mapped(root / path, offset, patterned(length, seed)))
+    @rule(path=places, offset=offsets, length=lengths, seed=seeds)
+    def map_and_write(self, path: Place, offset: int, length: int, seed: int) -> None:
+        self.agree(lambda root: write_mapped(self.at(root, path), offset, patterned(length, seed)))
 
-    @rule(path=paths, offset=offsets, length=lengths)
-    def read(self, path: str, offset: int, length: int) -> None:
-        self.agree(lambda root: read_at(root / path, offset, length))
+    @rule(path=places, offset=offsets, length=lengths)
+    def read(self, path: Place, offset: int, length: int) -> None:
+        self.agree(lambda root: read_at(self.at(root, path), offset, length))
 
-    @rule(path=paths, size=offsets)
-    def truncate(self, path: str, size: int) -> None:
-        self.agree(lambda root: os.truncate(root / path, size))
+    @rule(path=places, size=offsets)
+    def truncate(self, path: Place, size: int) -> None:
+        self.agree(lambda root: os.truncate(self.at(root, path), size))
 
-    @rule(source=paths, new=paths, how=flags)
-    def rename(self, source: str, new: str, how: int) -> None:
-        self.agree(lambda root: calls.renameat2(root / source, root / new, how))
+    @rule(source=places, new=places, how=flags)
+    def rename(self, source: Place, new: Place, how: int) -> None:
+        self.agree(lambda root: calls.renameat2(self.at(root, source), self.at(root, new), how))
 
-    @rule(source=paths, new=paths)
-    def link(self, source: str, new: str) -> None:
-        self.agree(lambda root: os.link(root / source, root / new, follow_symlinks=False))
+    @rule(source=places, new=places)
+    def link(self, source: Place, new: Place) -> None:
+        self.agree(lambda root: os.link(self.at(root, source), self.at(root, new), follow_symlinks=False))
 
-    @rule(path=paths, text=st.sampled_from(["a", "../b", "nowhere", ".", "c/d", "x" * 300]))
-    def symlink(self, path: str, text: str) -> None:
-        self.agree(lambda root: os.symlink(text, root / path))
+    @rule(path=places, text=st.sampled_from(["a", "../b", "nowhere", ".", "c/d", "x" * 250]))
+    def symlink(self, path: Place, text: str) -> None:
+        self.agree(lambda root: os.symlink(text, self.at(root, path)))
 
-    @rule(path=paths)
-    def unlink(self, path: str) -> None:
-        self.agree(lambda root: os.unlink(root / path))
+    @rule(path=places)
+    def unlink(self, path: Place) -> None:
+        self.agree(lambda root: os.unlink(self.at(root, path)))
 
-    @rule(path=paths)
-    def mkdir(self, path: str) -> None:
-        self.agree(lambda root: os.mkdir(root / path))
+    @rule(path=places)
+    def mkdir(self, path: Place) -> None:
+        self.agree(lambda root: os.mkdir(self.at(root, path)))
 
-    @rule(path=paths)
-    def rmdir(self, path: str) -> None:
-        self.agree(lambda root: os.rmdir(root / path))
+    @rule(path=places)
+    def rmdir(self, path: Place) -> None:
+        self.agree(lambda root: os.rmdir(self.at(root, path)))
 
-    @rule(path=paths, mode=modes)
-    def chmod(self, path: str, mode: int) -> None:
-        self.agree(lambda root: os.chmod(root / path, mode))
+    @rule(path=places, mode=modes)
+    def chmod(self, path: Place, mode: int) -> None:
+        self.agree(lambda root: os.chmod(self.at(root, path), mode))
 
-    @rule(path=paths, atime=times_ns, mtime=times_ns)
-    def utime(self, path: str, atime: int, mtime: int) -> None:
+    @rule(path=places, atime=times_ns, mtime=times_ns)
+    def utime(self, path: Place, atime: int, mtime: int) -> None:
         def call(root: Path) -> object:
-            os.utime(root / path, ns=(atime, mtime), follow_symlinks=False)
-            found = os.lstat(root / path)
+            target = self.at(root, path)
+            os.utime(target, ns=(atime, mtime), follow_symlinks=False)
+            found = os.lstat(target)
             return [found.st_atime_ns, found.st_mtime_ns]
 
         self.agree(call)
 
     @rule(
-        path=paths,
+        path=places,
         name=st.sampled_from(["user.a", "user.b"]),
         value=st.binary(max_size=200),
         how=st.sampled_from([0, 1, 2]),
     )
-    def setxattr(self, path: str, name: str, value: bytes, how: int) -> None:
-        self.agree(lambda root: os.setxattr(root / path, name, value, how))
+    def setxattr(self, path: Place, name: str, value: bytes, how: int) -> None:
+        self.agree(lambda root: os.setxattr(self.at(root, path), name, value, how))
 
-    @rule(path=paths, name=st.sampled_from(["user.a", "user.b"]))
-    def removexattr(self, path: str, name: str) -> None:
-        self.agree(lambda root: os.removexattr(root / path, name))
+    @rule(path=places, name=st.sampled_from(["user.a", "user.b"]))
+    def removexattr(self, path: Place, name: str) -> None:
+        self.agree(lambda root: os.removexattr(self.at(root, path), name))
 
-    @rule(path=paths)
-    def listing(self, path: str) -> None:
-        self.agree(lambda root: sorted(os.listdir(root / path)))
+    @rule(path=places)
+    def listing(self, path: Place) -> None:
+        self.agree(lambda root: sorted(os.listdir(self.at(root, path))))
 
-    @rule(path=paths)
-    def fsync(self, path: str) -> None:
-        self.agree(lambda root: synced(root / path))
+    @rule(path=places)
+    def fsync(self, path: Place) -> None:
+        self.agree(lambda root: synced(self.at(root, path)))
 
-    @rule(path=paths)
-    def open(self, path: str) -> None:
-        answers = [tried(os.open, root / path, os.O_RDWR | os.O_NOFOLLOW) for root in self.roots]
+    @rule(path=places)
+    def open(self, path: Place) -> None:
+        answers = [tried(os.open, self.at(root, path), os.O_RDWR | os.O_NOFOLLOW) for root in self.roots]
         if all(isinstance(answer, int) for answer in answers):
             self.open_files.append((answers[0], answers[1]))
         else:
