@@ -9,6 +9,7 @@ import typer
 from megafs import __version__
 from megafs.cli import attach, create, doctor, hosts, mount, status, sync, unmount
 from megafs.cli.options import EPILOG
+from megafs.cli.outcome import one_error
 from megafs.errors import MegaFSError
 
 app = typer.Typer(
@@ -41,7 +42,8 @@ def _options(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; the exit status of ``errors.EXIT_STATUSES``, after one sentence on stderr if it failed."""
     try:
-        return app(arguments, prog_name="megafs", standalone_mode=False) or 0
+        with one_error():
+            return app(arguments, prog_name="megafs", standalone_mode=False) or 0
     except MegaFSError as error:
         return _failed(str(error), error.status)
     except typer.TyperException as error:

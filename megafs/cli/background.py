@@ -12,14 +12,15 @@ import resource
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from megafs import canonical
 from megafs.cli import logs
+from megafs.cli.outcome import one_error
 from megafs.config import MOUNT_READY_S, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
 from megafs.errors import MegaFSError, NotMounted
@@ -102,27 +103,6 @@ def serve(order: Order, report: Callable[[bytes], None], *, run: Callable[..., N
         report(line(failure(error)))
         return error.status
     return 0
-
-
-@contextmanager
-def one_error() -> Iterator[None]:
-    """What a nursery raises as a group, as the one error that a user can do something with. Bugs stay what they are."""
-    found: list[MegaFSError] = []
-    try:
-        yield
-    except* MegaFSError as group:
-        found = list(leaves(group))
-    if found:
-        raise found[0]
-
-
-def leaves(group: BaseExceptionGroup[MegaFSError]) -> Iterator[MegaFSError]:
-    """The errors in a group of groups."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error
 
 
 def main() -> int:

@@ -141,7 +141,6 @@ def stay(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOp
     """Be the daemon until it is unmounted; tells systemd if that started us."""
     from megafs import daemon
     from megafs.cli import logs
-    from megafs.cli.background import one_error
     from megafs.cli.notify import notify, under_systemd
 
     def ready() -> None:
@@ -149,8 +148,7 @@ def stay(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOp
 
     logs.start(paths.log, to_stderr=True, journal=under_systemd(os.environ))
     try:
-        with one_error():
-            daemon.run(paths, slot_body=slot_body, mountpoint=mountpoint, options=options, ready=ready)
+        daemon.run(paths, slot_body=slot_body, mountpoint=mountpoint, options=options, ready=ready)
     finally:
         notify(os.environ, STOPPING=1)
         sys.stderr.flush()
