@@ -34,6 +34,23 @@ class Kind(StrEnum):
     SLOT = "slot"
 
 
+WHOLE = -1  # the shard of a copy that is the whole pack
+SHARD_BITS = 5  # liberasurecode makes 32 shards at most
+
+
+def shard_of(k: int, number: int) -> int:
+    """What stands for shard ``number`` of ``k`` data shards in rows, statements and names. How many shards there are
+    beyond the first k changes none of them; another k does, so it is part of the name: 64 is the first of 2 + m."""
+    assert 0 < k < 1 << SHARD_BITS
+    assert 0 <= number < 1 << SHARD_BITS
+    return k << SHARD_BITS | number
+
+
+def shard_parts(shard: int) -> tuple[int, int]:
+    """(k, number) of a shard that is not WHOLE."""
+    return shard >> SHARD_BITS, shard & (1 << SHARD_BITS) - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What the owner wants: ``copies`` whole packs, or ``k`` + ``m`` shards (k = 0: copies)."""
@@ -46,6 +63,11 @@ class Policy:
     def places(self) -> int:
         """How many hosts hold a part of one pack."""
         return self.k + self.m if self.k else self.copies
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Which parts a pack should have, each on a host of its own; WHOLE may be on several."""
+        return tuple(shard_of(self.k, number) for number in range(self.places)) if self.k else (WHOLE,)
 
     @property
     def enough(self) -> int:

@@ -23,9 +23,10 @@ from math import log
 from typing import NamedTuple
 
 from megafs.config import PACK_BYTES
-from megafs.model import HostId, HostSpec, HostState, PackId, Policy
+from megafs.model import WHOLE, HostId, HostSpec, HostState, PackId, Policy
 
-WHOLE = -1  # the shard number of a whole copy
+__all__ = ["WHOLE", "HostPlan", "Part", "Plan", "Steps", "choose", "explain", "obstacle", "steps", "wanted"]
+
 PLACES_MAX = 32  # liberasurecode takes no more; copies neither
 AMPLE_PARTS = 64  # room for 1 GiB of packs; with less, others go first, since what a host says is minutes old
 UNKNOWN_ROOM_BYTES = 1 << 40  # what a host that does not say is taken to have
@@ -38,7 +39,7 @@ class Part(NamedTuple):
     """One part of a pack on one host."""
 
     host: HostId
-    shard: int  # -1: the whole pack
+    shard: int  # WHOLE, or as model.shard_of says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +128,7 @@ def wanted(states: Sequence[HostState], policy: Policy, pack: PackId, have: Coll
     taken = {kept[host] for host in hosts if host in kept}
     # A shard on a host that is draining is made again last: while hosts are few, distinct shards are worth more.
     leaving = {part.shard for part in have if part.host in by_id and by_id[part.host].spec.state != "gone"}
-    free = iter(sorted(set(range(policy.places)) - taken, key=lambda shard: (shard in leaving, shard)))
+    free = iter(sorted(set(policy.shards) - taken, key=lambda shard: (shard in leaving, shard)))
     return [Part(host, kept[host] if host in kept else next(free)) for host in hosts]
 
 
@@ -225,8 +226,7 @@ def _preference(state: HostState, policy: Policy, pack: PackId) -> tuple[bool, f
 
 def _kept(by_id: Mapping[HostId, HostState], policy: Policy, have: Collection[Part]) -> dict[HostId, int]:
     """Host -> shard of the parts that can stay: the right kind, one a host, each shard once, healthy hosts first."""
-    right = range(policy.places) if policy.k else (WHOLE,)
-    parts = [part for part in have if part.host in by_id and part.shard in right]
+    parts = [part for part in have if part.host in by_id and part.shard in policy.shards]
     parts = [part for part in parts if by_id[part.host].spec.state == "active"]
     kept: dict[HostId, int] = {}
     taken: set[int] = set()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megafs.config import GIB, PACK_BYTES
-from megafs.model import HostId, HostSpec, HostState, PackId, Policy
+from megafs.model import HostId, HostSpec, HostState, PackId, Policy, shard_of, shard_parts
 from megafs.placement import WHOLE, Part, choose, explain, obstacle, room_bytes, steps, wanted
 
 PACKS = [PackId(bytes([number]) * 16) for number in range(200)]
@@ -43,11 +43,13 @@ def ident(name):
 
 def parts(text):
     """ "a0 b1" -> shards 0 and 1 on hosts a and b; "a b" -> whole copies."""
-    return [Part(ident(word[0]), int(word[1:]) if word[1:] else WHOLE) for word in text.split()]
+    return [Part(ident(word[0]), shard_of(2, int(word[1:])) if word[1:] else WHOLE) for word in text.split()]
 
 
 def shown(found):
-    return " ".join(sorted(f"{p.host[:1].decode()}{'' if p.shard == WHOLE else p.shard}" for p in found))
+    return " ".join(
+        sorted(f"{p.host[:1].decode()}{'' if p.shard == WHOLE else shard_parts(p.shard)[1]}" for p in found)
+    )
 
 
 TWO, TWO_TWO = Policy(copies=2), Policy(k=2, m=2)
@@ -156,7 +158,7 @@ def test_steps(case):
     states, policy, have, make, remove, forget = STEPS[case]
     found = steps(states, policy, PACK, parts(have))
     if make is None:
-        assert {part.shard for part in found.make} == set(range(policy.places))
+        assert {part.shard for part in found.make} == set(policy.shards)
     else:
         assert shown(found.make) == make
     assert shown(found.remove) == remove
@@ -171,7 +173,10 @@ def test_fewer_copies_remove_surplus():
 def test_data_shards_go_to_the_nearest_hosts():
     states = [host("a", latency_s=1), host("b", latency_s=0.01), host("c", latency_s=0.2), host("d", latency_s=0.01)]
     found = wanted(states, TWO_TWO, PACK)
-    assert {names([part.host]): part.shard for part in found}.items() >= {"a": 3, "c": 2}.items()
+    assert {names([part.host]): part.shard for part in found}.items() >= {
+        "a": shard_of(2, 3),
+        "c": shard_of(2, 2),
+    }.items()
 
 
 def test_load_follows_free_space():
@@ -237,7 +242,10 @@ def test_choice_keeps_its_promises(states, policy, pack):
 
 @given(some_hosts(0, 8), policies, packs, st.data())
 def test_steps_converge_and_never_lose(states, policy, pack, data):
-    places = st.tuples(st.sampled_from("abcdefgh").map(ident), st.integers(-1, 4)).map(lambda pair: Part(*pair))
+    places = st.tuples(
+        st.sampled_from("abcdefgh").map(ident),
+        st.sampled_from((WHOLE, *(shard_of(k, n) for k in (1, 2, 3) for n in range(4)))),
+    ).map(lambda pair: Part(*pair))
     have = data.draw(st.lists(places, max_size=6, unique=True))
     by_id = {state.spec.id: state for state in states}
     found = steps(states, policy, pack, have)

@@ -69,7 +69,7 @@ REPLICATED = {
         id INTEGER PRIMARY KEY,
         pack INTEGER NOT NULL,
         host BLOB NOT NULL,          -- host.id
-        shard INTEGER NOT NULL,      -- -1: the whole pack; else 0 to k+m-1
+        shard INTEGER NOT NULL,      -- -1: the whole pack; else k * 32 + 0 to k+m-1 (model.shard_of)
         root BLOB NOT NULL,          -- Merkle root of what is stored there
         UNIQUE (pack, host, shard)
     """,

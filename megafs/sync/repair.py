@@ -15,7 +15,7 @@ from megafs.crypto.merkle import root as merkle_root
 from megafs.errors import Corrupt, HostError, MegaFSError, Unavailable
 from megafs.index.ledger import Ledger
 from megafs.index.packs import SHIPPED, Packs
-from megafs.model import HostId, Kind, Pack, PackNumber, Policy
+from megafs.model import HostId, Kind, Pack, PackNumber, Policy, shard_parts
 from megafs.packs import shards
 from megafs.placement import WHOLE, Part, steps
 from megafs.store.disk import Disk
@@ -163,7 +163,7 @@ class Repairer:
 
     async def _fetched(self, pack: Pack, policy: Policy, lost: set[HostId]) -> bytes:
         """The whole pack from hosts, right by its root. Raises Unavailable or Corrupt."""
-        good: dict[int, bytes] = {}
+        good: dict[int, dict[int, bytes]] = {}  # by k: while the policy changes, of two
         for host, shard, root in self._packs.copies(pack.number):
             if host in lost or host not in self._objects.hosts:
                 continue
@@ -176,9 +176,10 @@ class Repairer:
                 continue
             if shard == WHOLE:
                 return data
-            good[shard] = data
-            if policy.k and len(good) == policy.k:
-                whole = shards.decode(good, policy.k, policy.m, pack.stored_bytes)
+            k, number = shard_parts(shard)
+            good.setdefault(k, {})[number] = data
+            if len(good[k]) == k:
+                whole = shards.decode(good[k], k, shards.SHARDS_MAX - k, pack.stored_bytes)
                 if merkle_root(whole) != pack.root:
                     raise Corrupt("pack: its shards do not make what the index says")
                 return whole
