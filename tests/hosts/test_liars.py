@@ -204,3 +204,19 @@ async def test_a_server_that_does_not_move_gets_plain_puts() -> None:
         await host.aclose()
     methods = [(asked.method, asked.path.endswith(NAME)) for asked in liar.asked]
     assert methods == [("PUT", False), ("MOVE", False), ("PUT", True), ("DELETE", False), ("PUT", True)]
+
+
+async def test_a_kept_connection_that_was_just_closed_is_not_the_hosts_failure(lied_to) -> None:
+    host, liar = lied_to
+    broken = [True]
+
+    def answer(asked):
+        if broken.pop() if broken else False:
+            raise trio.BrokenResourceError  # ends the connection without an answer
+        return Lie(body=DATA)
+
+    liar.answer = answer
+    assert await host.get(NAME) == DATA
+    broken += [True, True]
+    with pytest.raises(HostUnreachable):
+        await host.get(NAME)
