@@ -116,7 +116,7 @@ def rclone(folder: Path, kind: str) -> Iterator[Server]:
         extra = ("--auth-key", f"{KEY},{SECRET}")
         secrets, url = {"secret_key": SECRET}, f"s3://{KEY}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off"
     elif kind == "sftp":
-        _key_pair(folder / "host_key")
+        key_pair(folder / "host_key")
         known = _known_hosts(folder, folder / "host_key.pub", port)
         extra = (*extra, "--key", str(folder / "host_key"))
         url += f"?known_hosts={known}"
@@ -131,7 +131,7 @@ def openssh(folder: Path) -> Iterator[Server]:
     port, root = free_port(), folder / "root"
     root.mkdir()
     for name in ("host_key", "client_key"):
-        _key_pair(folder / name)
+        key_pair(folder / name)
     shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\n"
@@ -219,7 +219,7 @@ def _has_bucket(s3: int, filer: int) -> bool:
         return False
 
 
-def _key_pair(path: Path) -> None:
+def key_pair(path: Path) -> None:
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 

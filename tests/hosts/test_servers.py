@@ -100,7 +100,7 @@ async def test_an_unknown_or_changed_server_key_is_refused(server_of, tmp_path) 
     server = server_of("rclone sftp")
     url = server.place("keys").partition("?")[0]
     other = tmp_path / "other"
-    servers._key_pair(other)
+    servers.key_pair(other)
     changed = tmp_path / "changed"
     changed.write_text(f"[127.0.0.1]:{server.port} " + " ".join(other.with_suffix(".pub").read_text().split()[:2]))
     (tmp_path / "empty").write_text("")
