@@ -5,7 +5,7 @@ cache, never for a host. Landing (adding chunk and extent rows) is held back bet
 commit, so the index never names bytes that are not synced.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -23,7 +23,10 @@ from megafs.store.writer import PackWriter
 BATCH_BYTES = 4 * MIB  # of one trip to a sealing thread: the hop is then under 1 % of it
 FLIGHTS = 3  # batches under way
 RETRY_S = 1.0  # after the disk refused a batch
-READ_AHEAD_CHUNKS = 4
+READ_AHEAD_BYTES = 2 * MIB  # beyond what is asked for: the kernel's next request and the one after it
+READ_AHEAD_CHUNKS = 16
+CHUNKS_A_TRIP = 4  # opened by one trip to a thread when reading ahead; two trips overlap
+INLINE_CHUNKS = 8  # small chunks opened on the loop for one request, 20 µs each
 REMEMBERED = 10_000  # files whose access pattern is kept in mind
 
 Admit = Callable[[int], float]
@@ -248,22 +251,29 @@ class Content:
                     raise
 
     async def _found(self, ino: Ino, start: int, stop: int, rows: list[Row]) -> bytes | memoryview:
-        if ino not in self._pending.nodes and len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1]:
-            row = rows[0]
-            plain = await self._plain(row[2], ino, start, stop)
-            low = row[3] + start - row[0]
-            if len(plain) < low + stop - start:
-                raise Corrupt("an extent reaches beyond its chunk")
-            return memoryview(plain)[low : low + stop - start]
-        return await self._assemble(ino, start, stop, rows)
+        self._note_read(ino, start, stop)
+        if ino in self._pending.nodes:
+            return await self._overlaid(ino, start, stop, rows)
+        plains = await self._plains([row[2] for row in rows])
+        if len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1]:
+            low, _, chunk, skip = rows[0]
+            return _part(plains[chunk], skip + start - low, stop - start)
+        parts: list[bytes | memoryview] = []
+        at = start
+        for low, high, chunk, skip in rows:
+            first, last = max(low, start), min(high, stop)
+            if first > at:
+                parts.append(bytes(first - at))
+            parts.append(_part(plains[chunk], skip + first - low, last - first))
+            at = last
+        parts.append(bytes(stop - at))
+        return b"".join(parts)
 
-    async def _assemble(self, ino: Ino, start: int, stop: int, rows: list[Row]) -> bytes:
+    async def _overlaid(self, ino: Ino, start: int, stop: int, rows: list[Row]) -> memoryview:
         extents = clip([Span(*row) for row in rows], start, stop)
-        node = self._pending.nodes.get(ino)
+        node = self._pending.nodes[ino]
         out = bytearray(stop - start)
-        layers: list[list[Span[object]]] = [list(extents)]
-        if node is not None:
-            layers += [list(node.flying), list(node.runs.spans)]
+        layers: list[list[Span[object]]] = [list(extents), list(node.flying), list(node.runs.spans)]
         wanted: list[tuple[int, int, ChunkId, int]] = []
         for span in overlay(layers, start, stop):  # what is in RAM is copied before the first await: it may change
             source = span.source
@@ -273,48 +283,50 @@ class Content:
                 data = source if isinstance(source, bytearray) else source.data  # type: ignore[attr-defined]
                 length = span.stop - span.start
                 out[span.start - start : span.stop - start] = memoryview(data)[span.skip : span.skip + length]
+        plains = await self._plains([chunk for _, _, chunk, _ in wanted])
         for low, high, chunk, skip in wanted:
-            plain = await self._plain(chunk, ino, low, high)
-            if len(plain) < skip + high - low:
-                raise Corrupt("an extent reaches beyond its chunk")
-            out[low - start : high - start] = memoryview(plain)[skip : skip + high - low]
-        return bytes(out)
+            out[low - start : high - start] = _part(plains[chunk], skip, high - low)
+        return memoryview(out)
 
-    async def _plain(self, chunk: ChunkId, ino: Ino, start: int, stop: int) -> bytes:
+    async def _plains(self, chunks: Sequence[ChunkId]) -> dict[ChunkId, bytes]:
+        """The plaintext of each: from RAM, a few small ones from the page cache, the others in one trip to a thread."""
         reader = self.reader
-        plain = reader.cache.get(chunk)
+        plains: dict[ChunkId, bytes] = {}
+        places: list[ChunkPlace] = []
+        for chunk in dict.fromkeys(chunks):
+            plain = reader.cache.get(chunk)
+            if plain is None:
+                place = self._extents.place(chunk)
+                if place is None:
+                    raise Corrupt("an extent names a chunk that the index does not have")
+                plain = reader.now(place) if len(plains) < INLINE_CHUNKS else None
+                if plain is None:
+                    places.append(place)
+                    continue
+            plains[chunk] = plain
+        if places:
+            plains.update(await reader.chunks(places))
+        return plains
+
+    def _note_read(self, ino: Ino, start: int, stop: int) -> None:
+        """Of a file that is read from front to back, open the next chunks meanwhile."""
         sequential = self._read_stops.get(ino) == start
         if len(self._read_stops) > REMEMBERED:
             self._read_stops.clear()
         self._read_stops[ino] = stop
-        if plain is None:
-            place = self._extents.place(chunk)
-            if place is None:
-                raise Corrupt("an extent names a chunk that the index does not have")
-            plain = reader.now(place)
-            if plain is None:
-                plain = await reader.chunk(place)
-        if sequential:
-            self._prefetch(ino, stop)
-        return plain
-
-    def _prefetch(self, ino: Ino, stop: int) -> None:
-        """Open the next chunks of a file that is read from front to back, while the kernel copies this one."""
-        if self._nursery is None:
+        if not sequential or self._nursery is None:
             return
-        at = stop
-        for _ in range(READ_AHEAD_CHUNKS):
-            row = next(iter(self._extents.covering(ino, at, at + 1)), None)
-            if row is None:
-                return
-            place = None if self.reader.cache.get(row[2]) else self._extents.place(row[2])
-            if place is not None and place.sealed_bytes > SMALL_CHUNK_BYTES and self.reader.is_idle(place.chunk):
-                self._nursery.start_soon(self._fetch_ahead, place)
-            at = row[1]
+        reader, places = self.reader, []
+        for row in self._extents.covering(ino, stop, stop + READ_AHEAD_BYTES)[:READ_AHEAD_CHUNKS]:
+            place = None if reader.cache.get(row[2]) else self._extents.place(row[2])
+            if place is not None and place.plain_bytes > SMALL_CHUNK_BYTES and reader.is_idle(place.chunk):
+                places.append(place)
+        for first in range(0, len(places), CHUNKS_A_TRIP):
+            self._nursery.start_soon(self._fetch_ahead, places[first : first + CHUNKS_A_TRIP])
 
-    async def _fetch_ahead(self, place: ChunkPlace) -> None:
+    async def _fetch_ahead(self, places: list[ChunkPlace]) -> None:
         try:
-            await self.reader.chunk(place)
+            await self.reader.chunks(places)
         except MegaFSError:
             return  # whoever asks for it in earnest is told
 
@@ -322,3 +334,10 @@ class Content:
         """(serial, errno) of an error that happened after the write was answered, unless ``seen`` already."""
         found = self.errors.get(ino)
         return found if found is not None and found[0] > seen else None
+
+
+def _part(plain: bytes, skip: int, size: int) -> memoryview:
+    """What an extent shows of its chunk."""
+    if len(plain) < skip + size:
+        raise Corrupt("an extent reaches beyond its chunk")
+    return memoryview(plain)[skip : skip + size]
