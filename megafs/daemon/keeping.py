@@ -80,7 +80,8 @@ def build(parts: Parts, lost: Callable[[], None]) -> Keeping:
     """``lost`` is called once another device has taken the vault over."""
     device, database, stacks = parts.device, parts.database, parts.stacks
     ledger, packs = Ledger(database.connection), Packs(database)
-    objects = Objects(device.keyring, {host: stack.patient for host, stack in stacks.items()})
+    # Prompt: lanes and packs have pauses of their own, and a pack goes elsewhere rather than wait for a host.
+    objects = Objects(device.keyring, {host: stack.prompt for host, stack in stacks.items()})
     stream = Stream(database, device.keyring, device.signer, time.time)
     standing = Standing(term=stream.position.term, device=device.id)
     claims = Claims(objects, device.trust, standing, time.time)

@@ -88,12 +88,22 @@ class Ledger:
 
     # outbox
 
-    def waiting(self, synced_n: int) -> list[OutboxRow]:
-        """Rows not in a commit object and durable, oldest first."""
+    def waiting(self, synced_n: int, unshipped: PackNumber | None = None) -> list[OutboxRow]:
+        """Rows not in a commit object and durable, oldest first, up to the first that names a pack at or above
+        ``unshipped``."""
         rows = self._connection.execute(
             "SELECT n, pack, made_s, length(changeset) FROM outbox WHERE seq = 0 AND n <= ? ORDER BY n", (synced_n,)
         )
-        return [OutboxRow(n=n, pack=PackNumber(pack), made_s=made_s, bytes=size) for n, pack, made_s, size in rows]
+        found = []
+        for n, pack, made_s, size in rows:
+            if unshipped is not None and pack >= unshipped:
+                break  # days of rows may follow while too few hosts answer
+            found.append(OutboxRow(n=n, pack=PackNumber(pack), made_s=made_s, bytes=size))
+        return found
+
+    def count_waiting(self, last: int) -> int:
+        """How many rows up to ``last`` are in no commit object."""
+        return int(self._execute("SELECT count(*) FROM outbox WHERE seq = 0 AND n <= ?", (last,)).get)
 
     def newest_outbox(self) -> int:
         return int(self._execute("SELECT max(n) FROM outbox").get or 0)
@@ -241,6 +251,14 @@ class Ledger:
         """Free the body: from now on it is fetched from a host that acknowledged it."""
         self._execute("UPDATE upload SET body = x'' WHERE n = ?", (n,))
 
+    def complete_uploads(self, hosts: int) -> list[int]:
+        """Uploads that so many hosts have acknowledged."""
+        query = (
+            "SELECT n FROM upload WHERE (SELECT count(*) FROM acknowledged WHERE acknowledged.n = upload.n) >= ? "
+            "ORDER BY n"
+        )
+        return [row[0] for row in self._connection.execute(query, (hosts,))]
+
     def forget_upload(self, n: int) -> None:
         self._execute("DELETE FROM upload WHERE n = ?", (n,))
         self._execute("DELETE FROM acknowledged WHERE n = ?", (n,))
@@ -354,8 +372,12 @@ class Ledger:
         self._execute("INSERT OR REPLACE INTO stretch VALUES (?, ?, ?)", (device, first, last))
 
     def expire(self, kind: Kind, ident: bytes, hosts: Iterable[HostId]) -> None:
+        """Nothing needs this object any more; a host that does not have it yet never gets it."""
         for host in hosts:
             self._execute("INSERT OR IGNORE INTO expired VALUES (?, ?, ?)", (kind.value, ident, host))
+        row = self._execute("SELECT n FROM upload WHERE kind = ? AND ident = ?", (kind.value, ident)).get
+        if row is not None:
+            self.forget_upload(int(row))
 
     def expired(self, host: HostId, limit: int) -> list[tuple[Kind, bytes]]:
         rows = self._connection.execute("SELECT kind, ident FROM expired WHERE host = ? LIMIT ?", (host, limit))

@@ -1,6 +1,6 @@
 """Statements on pack, copy and local_pack: what travels, where copies are, what lies in the cache."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from megafs.index.database import Database
 from megafs.model import ChunkPlace, HostId, Pack, PackId, PackNumber
@@ -68,6 +68,14 @@ class Packs:
 
     def is_empty(self, number: PackNumber) -> bool:
         return self._execute("SELECT 1 FROM chunk WHERE pack = ? LIMIT 1", (number,)).get is None
+
+    def emptied(self) -> list[PackNumber]:
+        """Closed packs that no chunk row names and that are not yet known to be dead."""
+        query = (
+            "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 "
+            "AND NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.pack = pack.number) ORDER BY number"
+        )
+        return [PackNumber(row[0]) for row in self._connection.execute(query)]
 
     def set_dead(self, number: PackNumber, since_s: int) -> None:
         self._execute("UPDATE pack SET dead_since = ?2 WHERE number = ?1", (number, since_s))
@@ -148,6 +156,16 @@ class Packs:
         for host in hosts:
             found.update(row[0] for row in self._connection.execute("SELECT pack FROM copy WHERE host = ?", (host,)))
         return sorted(found)
+
+    def with_other_copies(self, most: int, shards: Sequence[int]) -> list[PackNumber]:
+        """Closed packs with live chunks that have more copies than ``most``, or one that is none of ``shards``."""
+        kinds = ", ".join(str(int(shard)) for shard in shards)
+        query = (
+            "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 AND ("
+            f"EXISTS (SELECT 1 FROM copy WHERE copy.pack = pack.number AND shard NOT IN ({kinds})) "
+            "OR (SELECT count(*) FROM copy WHERE copy.pack = pack.number) > ?) ORDER BY number"
+        )
+        return [PackNumber(row[0]) for row in self._connection.execute(query, (most,))]
 
     def with_fewer_copies(self, wanted: int) -> list[PackNumber]:
         """Closed packs with live chunks that have fewer copies than that."""

@@ -110,6 +110,7 @@ INDICES = (
     "CREATE INDEX dirent_page ON dirent (parent, id)",
     "CREATE INDEX extent_chunk ON extent (chunk)",
     "CREATE INDEX chunk_pack ON chunk (pack)",
+    "CREATE INDEX outbox_waiting ON outbox (n) WHERE seq = 0",
 )
 
 LOCAL = {

@@ -203,7 +203,7 @@ class Collector:
 
     async def tend(self) -> None:
         """One look at what has become old."""
-        gone = self._emptied({pack.number for pack in self._packs.all() if pack.stored_bytes and not pack.dead_since_s})
+        gone = self._emptied(set(self._packs.emptied()))
         if gone:  # they died while they were on their way
             await self._commits.durable_now()
             await trio.to_thread.run_sync(self._unlink, gone)

@@ -148,9 +148,10 @@ class Shipper:
         self._forget_complete()
 
     def _batch(self) -> pace.Batch | None:
+        unshipped = self._ledger.first_unshipped_pack()
         return pace.batch(
-            self._ledger.waiting(self._commits.durable),
-            self._ledger.first_unshipped_pack(),
+            self._ledger.waiting(self._commits.durable, unshipped),
+            unshipped,
             self._ledger.dropped(),
             self.boundary,
         )
@@ -188,9 +189,8 @@ class Shipper:
         await self._let_go()
 
     def _forget_complete(self) -> None:
-        hosts = set(self._objects.hosts)
-        for n, _, _ in self._ledger.uploads():
-            if n not in self._headless and hosts <= self._ledger.acknowledged_by(n):
+        for n in self._ledger.complete_uploads(len(self._objects.hosts)):
+            if n not in self._headless and set(self._objects.hosts) <= self._ledger.acknowledged_by(n):
                 self._ledger.forget_upload(n)
 
     def _pause_s(self) -> float:
@@ -209,15 +209,13 @@ class Shipper:
     def backlog(self, pack: PackNumber | None = None, outbox_n: int | None = None) -> Backlog:
         """What is left of everything up to that pack and outbox row (None: of all that exists)."""
         packs = [number for number in self._ledger.unshipped_packs() if pack is None or number <= pack]
-        rows = [
-            row for row in self._ledger.waiting(self._ledger.newest_outbox()) if outbox_n is None or row.n <= outbox_n
-        ]
+        rows = self._ledger.count_waiting(self._ledger.newest_outbox() if outbox_n is None else outbox_n)
         newest = self._ledger.newest_upload()
         lacking = {host: self._ledger.lacking(host, newest) for host in self._objects.hosts}
         owed: dict[HostId, int] = {}
         for debt in self._ledger.owed():
             owed[debt.host] = owed.get(debt.host, 0) + 1
-        return Backlog(packs=len(packs), commits=len(rows) + len(self._headless), lacking=lacking, owed=owed)
+        return Backlog(packs=len(packs), commits=rows + len(self._headless), lacking=lacking, owed=owed)
 
     async def until_shipped(self, patience_s: float) -> AsyncIterator[Backlog]:
         """Ship everything that exists now; yields what is left whenever that changes. Raises Incomplete once nothing
