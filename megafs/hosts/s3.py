@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import quote, urlencode
@@ -56,7 +57,10 @@ class S3Host:
         await self._page("", most=1)
 
     async def put(self, name: str, data: Bytes) -> None:
-        async with self._asked("PUT", self._path(name), content=bytes(data)) as answer:
+        whole = bytes(data)
+        # Besides the signed hash: SeaweedFS 4 stored an empty object for 4 of 60 puts that were cut off, none with this.
+        headers = {"content-md5": await _md5(whole)}
+        async with self._asked("PUT", self._path(name), headers=headers, content=whole) as answer:
             await self._check(answer)
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -196,6 +200,15 @@ async def _digest(data: bytes) -> str:
     if len(data) < HASH_IN_THREAD_BYTES:
         return hashlib.sha256(data).hexdigest()
     return await trio.to_thread.run_sync(lambda: hashlib.sha256(data).hexdigest(), abandon_on_cancel=True)
+
+
+async def _md5(data: bytes) -> str:
+    def digest() -> str:
+        return b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+    if len(data) < HASH_IN_THREAD_BYTES:
+        return digest()
+    return await trio.to_thread.run_sync(digest, abandon_on_cancel=True)
 
 
 def _plain(tag: str) -> str:
