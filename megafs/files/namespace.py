@@ -8,7 +8,7 @@ files.content's: what has to be dropped is told to it.
 import errno
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from megafs.config import NAME_BYTES, SYMLINK_BYTES
 from megafs.errors import Refused
@@ -22,9 +22,8 @@ NOREPLACE, EXCHANGE = 1, 2  # renameat2(2)
 LINKS = 65_000  # as ext4 allows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What SETATTR asks for; None: leave it."""
+class Change(NamedTuple):
+    """What SETATTR asks for; None: leave it. A tuple: untar makes four a file, a frozen dataclass takes 3 µs."""
 
     mode: int | None = None
     uid: int | None = None
@@ -205,25 +204,30 @@ class Namespace:
     def change(self, ino: Ino, change: Change) -> Attributes:
         """SETATTR. The kernel has cleared set-id bits where they must go and owns times that it sends."""
         row = self.get(ino)
+        _, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, _ = row
         now_ns = self._now_ns()
-        new = row._replace(ctime_ns=now_ns if change.ctime_ns is None else change.ctime_ns)
-        if change.size is not None and stat.S_ISREG(row.mode):
-            if change.size < row.size:
+        if change.size is not None and stat.S_ISREG(mode):
+            if change.size < size:
                 self._content.truncate(ino, change.size)
-                row = self.get(ino)
+                stored = self.get(ino).stored
             self._inodes.set_size(ino, change.size)
-            new = new._replace(size=change.size, stored=row.stored, mtime_ns=now_ns)
+            size, mtime_ns = change.size, now_ns
         if change.mode is not None:
-            new = new._replace(mode=stat.S_IFMT(row.mode) | stat.S_IMODE(change.mode))
-            self._xattrs.after_chmod(ino, new.mode)
-        if change.uid is not None:
-            new = new._replace(uid=change.uid)
-        if change.gid is not None:
-            new = new._replace(gid=change.gid)
-        if change.atime_ns is not None:
-            new = new._replace(atime_ns=change.atime_ns)
-        if change.mtime_ns is not None:
-            new = new._replace(mtime_ns=change.mtime_ns)
+            mode = stat.S_IFMT(mode) | stat.S_IMODE(change.mode)
+            self._xattrs.after_chmod(ino, mode)
+        new = Attributes(
+            ino,
+            mode,
+            nlink,
+            uid if change.uid is None else change.uid,
+            gid if change.gid is None else change.gid,
+            rdev,
+            size,
+            stored,
+            atime_ns if change.atime_ns is None else change.atime_ns,
+            mtime_ns if change.mtime_ns is None else change.mtime_ns,
+            now_ns if change.ctime_ns is None else change.ctime_ns,
+        )
         self._inodes.update(new)
         return new
 

@@ -49,7 +49,7 @@ class Inodes:
         self._execute(
             "UPDATE inode SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, atime_ns = ?7, mtime_ns = ?8, "
             "ctime_ns = ?9 WHERE id = ?1",
-            (new.ino, new.mode, new.nlink, new.uid, new.gid, new.rdev, new.atime_ns, new.mtime_ns, new.ctime_ns),
+            new[:6] + new[8:],
         )
 
     def set_size(self, ino: Ino, size: int) -> None:

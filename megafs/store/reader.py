@@ -107,13 +107,14 @@ class Reader:
             done.set()
 
     async def chunks(self, places: Sequence[ChunkPlace]) -> dict[ChunkId, bytes]:
-        """Several different chunks: those that nobody has opened yet in one trip to a thread, what is not here from the
-        hosts, side by side. Raises Unavailable."""
+        """Several chunks: those that nobody has opened yet in one trip to a thread, what is not here from the hosts,
+        side by side. Raises Unavailable."""
         found: dict[ChunkId, bytes] = {}
-        fresh = [place for place in places if self.cache.get(place.chunk) is None and self.is_idle(place.chunk)]
+        by_chunk = {place.chunk: place for place in places}  # extents may share one
+        fresh = [place for chunk, place in by_chunk.items() if self.cache.get(chunk) is None and self.is_idle(chunk)]
         if len(fresh) > 1:
             found = await self._open_together(fresh)
-        left = [place for place in places if place.chunk not in found]
+        left = [place for chunk, place in by_chunk.items() if chunk not in found]
         if len(left) == 1:
             found[left[0].chunk] = await self.chunk(left[0])
         elif left:
