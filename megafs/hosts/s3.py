@@ -58,7 +58,7 @@ class S3Host:
 
     async def put(self, name: str, data: Bytes) -> None:
         whole = bytes(data)
-        # Besides the signed hash: SeaweedFS 4 stored an empty object for 4 of 60 puts that were cut off, none with this.
+        # Besides the signed hash: SeaweedFS 4 kept an empty object for 4 of 60 puts that were cut off, none with this.
         headers = {"content-md5": await _md5(whole)}
         async with self._asked("PUT", self._path(name), headers=headers, content=whole) as answer:
             await self._check(answer)
