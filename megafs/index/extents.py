@@ -18,7 +18,8 @@ PLACE = "id, pack, offset, sealed, plain, codec, digest"
 class Extents:
     """The content map as rows."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, rows_per_request: int = ROWS_PER_REQUEST) -> None:
+        self._most = rows_per_request
         self._new_id = database.new_id
         self._execute = database.connection.cursor().execute
         self._connection = database.connection
@@ -104,7 +105,7 @@ class Extents:
         if last is not None and last[2] > size:
             dropped = last[2] - size
             self._execute("UPDATE extent SET stop = ? WHERE id = ?", (size, last[0]))
-        taken = self.take(ino, size, ROWS_PER_REQUEST)
+        taken = self.take(ino, size, self._most)
         if taken is not None:
             return dropped + taken
         before = self._new_id()

@@ -271,8 +271,7 @@ class Workload:
     async def save(self) -> None:
         """As an editor: a new file, its content, maybe fsync, renamed over the old one."""
         path, above, name = self._place()
-        temporary, target = path + b"/.new", path + b"/" + name
-        if self.model.tree.get(target) in self.model.directories:
+X.get(target) in self.model.directories:
             return
         ino = self._make(above, temporary, MODE)
         for _ in range(self.chance.randrange(1, 4)):
@@ -280,7 +279,7 @@ class Workload:
         if self.chance.random() < 0.3:
             await self.sync()
         await self._gate()
-        self.engine.names.rename(above, b".new", above, name, 0)
+        self.engine.names.rename(above, new_name, above, name, 0)
         tree = self.model.tree
         tree[target] = tree.pop(temporary)
         self.model.note(len(self.log), tree=tree, destroys=True)

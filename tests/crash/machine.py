@@ -1,13 +1,14 @@
-"""A machine whose power can be cut at any step: a log of all that reached the operating system, and what a disk may keep.
+"""A machine whose power can be cut at any step: a log of what reached the operating system, and what a disk may keep.
 
 Every write, truncate, create, unlink and sync of the pack files (``LoggedDisk``) and of the index and its WAL
-(``LoggedVfs``, below SQLite's encryption) is carried out for real and noted in one ``Log``, with what hosts were given. A crash
-after step n is then computed from the first n entries, so one run of a workload gives thousands of crash points.
+(``LoggedVfs``, below SQLite's encryption) is carried out for real and noted in one ``Log``, with what hosts were
+given. A crash after step n is then computed from the first n entries, so one run of a workload gives thousands of
+crash points.
 
 What the disk keeps after step n:
 * of a file: everything before its last completed sync (what was complete when that sync *began*); of each later write
-  or truncate all, nothing, or any of its 512-byte sectors, independently of each other: so writes are dropped, reordered
-  and torn. Where a dropped write lay behind the end, and a later one was kept, stand zeros.
+  or truncate all, nothing, or any of its 512-byte sectors, independently of each other: so writes are dropped,
+  reordered and torn. Where a dropped write lay behind the end, and a later one was kept, stand zeros.
 * of a directory: all names as of its last completed sync; each later create or unlink or not, independently.
 * ``KILL`` keeps all of it: the operating system lives on. ``CUT`` keeps nothing that was not synced.
 Stricter than ext4 in that a synced file whose directory was not may vanish. Not modelled: a disk that lies about its
@@ -157,7 +158,7 @@ _vfs: LoggedVfs | None = None
 
 def vfs(log: Log) -> str:
     """Log everything that SQLite does from now on."""
-    global _vfs  # noqa: PLW0603 - SQLite's registry is global, too
+    global _vfs  # as SQLite's registry is
     _vfs = _vfs or LoggedVfs()
     _vfs.log = log
     return f"multipleciphers-{VFS}"
