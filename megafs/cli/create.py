@@ -6,9 +6,22 @@ from typing import Annotated
 import typer
 
 from megafs.cli import passphrase, places, terminal
-from megafs.cli.options import HostUrls, Json, Name, PassphraseCommand, PassphraseFile, Remember, StateDir
+from megafs.cli.options import (
+    Copies,
+    HostUrls,
+    Json,
+    Name,
+    PassphraseCommand,
+    PassphraseFile,
+    Remember,
+    Shards,
+    StateDir,
+    asked_policy,
+    policy_text,
+)
 from megafs.config import Settings
 from megafs.errors import Usage, VaultExists
+from megafs.model import Policy
 
 COPIES = 2  # wanted where there are that many hosts
 WORDS_PER_LINE = 6
@@ -17,10 +30,8 @@ WORDS_PER_LINE = 6
 def run(
     name: Name,
     host: HostUrls,
-    copies: Annotated[
-        int,
-        typer.Option("--copies", metavar="N", help="On how many hosts each pack is. [default: 2]", show_default=False),
-    ] = 0,
+    copies: Copies = 0,
+    shards: Shards = "",
     compression: Annotated[bool, typer.Option("--compression/--no-compression", help="Compress with zstd.")] = True,
     cache_size: Annotated[
         str,
@@ -40,7 +51,7 @@ def run(
     paths = places.new_vault(state_dir, name)
     if paths.root.exists():
         raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
-    wanted = checked_copies(host, copies)
+    wanted = checked_policy(host, copies, shards)
     settings = Settings(compression=compression, cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0)
     phrase = source.new(name)
 
@@ -48,7 +59,7 @@ def run(
 
     os.umask(0o077)  # everything in a state directory is its owner's alone
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    words = daemon.create_vault(paths, hosts=host, copies=wanted, passphrase=phrase, settings=settings)
+    words = daemon.create_vault(paths, hosts=host, policy=wanted, passphrase=phrase, settings=settings)
     if json:
         terminal.answer_json({"vault": name, "directory": str(paths.root), "recovery_key": words})
     else:
@@ -61,12 +72,11 @@ def run(
         passphrase.remember(paths, phrase)
 
 
-def checked_copies(hosts: list[str], copies: int) -> int:
-    """How many copies a vault on ``hosts`` gets when ``copies`` were asked for (0: not said)."""
+def checked_policy(hosts: list[str], copies: int, shards: str) -> Policy:
+    """The policy of a vault on ``hosts`` when this was asked for (0 and "": not said)."""
     if len(set(hosts)) != len(hosts):
         raise Usage("the same host is named twice")
-    if copies < 0 or copies > len(hosts):
-        raise Usage(
-            f"{copies} copies need {copies} hosts, and {len(hosts)} are named" if copies > 0 else "--copies begins at 1"
-        )
-    return copies or min(COPIES, len(hosts))
+    policy = asked_policy(copies, shards) or Policy(copies=min(COPIES, len(hosts)))
+    if policy.places > len(hosts):
+        raise Usage(f"{policy_text(policy)} need {policy.places} hosts, and {len(hosts)} are named")
+    return policy

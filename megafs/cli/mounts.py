@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from megafs.errors import Busy, MegaFSError, NotMounted
 FILE_SYSTEM = "fuse.megafs"
 MOUNT_TABLE = Path("/proc/self/mountinfo")
 COMMAND_S = 120.0  # the kernel writes dirty pages back before it lets a mount go
+
+BUSY_TRIES = 5
+BUSY_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +73,28 @@ def clear_stale(directory: Path) -> bool:
 def take_away(mountpoint: Path, *, lazy: bool = False) -> None:
     """Ask the kernel to unmount. Raises Busy if files are open, unless ``lazy``, which is only for dead mounts: of a
     living one it would drop what the kernel has not handed over yet."""
-    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mountpoint)]
+    for _ in range(BUSY_TRIES):
+        said = _refusal(["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mountpoint)])
+        if said is None:
+            return
+        users = ", ".join(users_of(mountpoint))
+        if "busy" not in said or users:
+            break
+        time.sleep(BUSY_PAUSE_S)  # a statfs of df or of the desktop is over by then
+    if "busy" in said:
+        raise Busy(f"{mountpoint} is in use{f' by {users}' if users else ''}; close that, then try again")
+    raise MegaFSError(said or "fusermount3 failed")
+
+
+def _refusal(command: list[str]) -> str | None:
+    """What fusermount3 says against it; None if it did it."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=COMMAND_S, env={**os.environ, "LC_ALL": "C"})
     except FileNotFoundError as error:
         raise NotMounted("fusermount3 is not installed; see megafs doctor") from error
     except subprocess.TimeoutExpired as error:
-        raise Busy(f"the kernel did not let go of {mountpoint} within {COMMAND_S:.0f} s") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().removeprefix("fusermount3: ")
-        if "busy" in said:
-            users = ", ".join(users_of(mountpoint))
-            raise Busy(f"{mountpoint} is in use{f' by {users}' if users else ''}; close that, then try again")
-        raise MegaFSError(said or "fusermount3 failed")
+        raise Busy(f"the kernel did not let go of {command[-1]} within {COMMAND_S:.0f} s") from error
+    return done.stderr.decode(errors="replace").strip().removeprefix("fusermount3: ") if done.returncode else None
 
 
 def users_of(mountpoint: Path) -> list[str]:

@@ -1,12 +1,14 @@
 """Options that several subcommands share, each spelled once, and the exit statuses shown under every ``--help``."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from megafs.cli.places import vault_names
-from megafs.errors import EXIT_STATUSES
+from megafs.errors import EXIT_STATUSES, Usage
+from megafs.model import Policy
 
 EPILOG = "\b\nExit statuses:\n" + "\n".join(f"  {status}  {meaning}" for status, meaning in EXIT_STATUSES.items())
 
@@ -37,3 +39,44 @@ HostUrls = Annotated[
         "--host", metavar="URL", help="A host, for instance file:///mnt/disk; repeatable.", show_default=False
     ),
 ]
+Copies = Annotated[
+    int,
+    typer.Option(
+        "--copies", metavar="N", help="On how many hosts each pack is, as a whole. [default: 2]", show_default=False
+    ),
+]
+Shards = Annotated[
+    str,
+    typer.Option(
+        "--shards",
+        metavar="K+M",
+        help="Instead of copies: K+M parts on as many hosts, of which any K bring everything back.",
+        show_default=False,
+    ),
+]
+SHARDS = re.compile(r"([0-9]{1,2})\+([0-9]{1,2})")
+SHARDS_MOST = 32
+
+
+def asked_policy(copies: int, shards: str) -> Policy | None:
+    """What ``--copies`` or ``--shards`` say; None if neither was given. Raises Usage."""
+    if copies and shards:
+        raise Usage("--copies and --shards exclude each other")
+    if shards:
+        found = SHARDS.fullmatch(shards)
+        k, m = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not k or not m or k + m > SHARDS_MOST:
+            raise Usage(f"--shards is written K+M, for instance 2+2, at least 1+1 and at most {SHARDS_MOST} in all")
+        return Policy(k=k, m=m)
+    if not copies:
+        return None
+    if not 0 < copies <= SHARDS_MOST:
+        raise Usage(f"--copies is between 1 and {SHARDS_MOST}")
+    return Policy(copies=copies)
+
+
+def policy_text(policy: Policy) -> str:
+    """A policy in the words of the command line."""
+    if policy.k:
+        return f"{policy.k}+{policy.m} shards"
+    return f"{policy.copies} copies" if policy.copies != 1 else "1 copy"

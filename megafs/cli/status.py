@@ -7,10 +7,11 @@ import typer
 
 from megafs.cli import hosts as hosts_command
 from megafs.cli import places, terminal
-from megafs.cli.options import Json, StateDir
+from megafs.cli.options import Json, StateDir, policy_text
 from megafs.config import VaultPaths
 from megafs.control.messages import Request, Status
 from megafs.errors import MegaFSError, NotMounted
+from megafs.model import Policy
 
 
 def run(
@@ -67,6 +68,7 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
     text = [
         f"{status.vault}: mounted on {status.mountpoint}",
         f"  files       {status.files} with {size(status.bytes)}",
+        f"  policy      {policy_text(Policy(copies=status.copies, k=status.k, m=status.m))}",
         f"  not shipped {waiting if status.unshipped_commits or status.unshipped_bytes else 'nothing'}",
         f"  cache       {size(status.cache_bytes)} of {size(status.cache_limit_bytes)}",
     ]
