@@ -73,11 +73,12 @@ def clear_stale(directory: Path) -> bool:
 def take_away(mountpoint: Path, *, lazy: bool = False) -> None:
     """Ask the kernel to unmount. Raises Busy if files are open, unless ``lazy``, which is only for dead mounts: of a
     living one it would drop what the kernel has not handed over yet."""
+    said = users = ""
     for _ in range(BUSY_TRIES):
-        said = _refusal(["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mountpoint)])
-        if said is None:
+        refusal = _refusal(["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mountpoint)])
+        if refusal is None:
             return
-        users = ", ".join(users_of(mountpoint))
+        said, users = refusal, ", ".join(users_of(mountpoint))
         if "busy" not in said or users:
             break
         time.sleep(BUSY_PAUSE_S)  # a statfs of df or of the desktop is over by then
