@@ -19,6 +19,7 @@ from megafs.crypto.identity import DeviceKey, RootKey, issue_device
 from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
+from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, write_private
 from megafs.daemon.hosts import connected
 from megafs.errors import HostError, Unauthentic, Usage, WrongKey
@@ -36,6 +37,9 @@ from megafs.sync.survey import Survey, survey
 log = logging.getLogger(__name__)
 
 UNTRIED_REPLY_S = 5.0  # hosts that the user did not name are asked too, but not waited for
+# One is enough: after a fire all other hosts may be gone with the former device. Who attaches is told how many are silent,
+# and deleting needs a majority in any case.
+LEAST_HOSTS = 1
 Confirm = Callable[[str], bool]
 
 
@@ -49,6 +53,7 @@ def attach_vault(
     confirm: Confirm,
 ) -> None:
     """Bring the vault here. Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
+    process.harden()
     with new_state(paths, settings) as building:
         trio.run(_attach, building, hosts, recovery, passphrase, settings, confirm)
 
@@ -83,7 +88,7 @@ async def _attach(
             slot = await trio.to_thread.run_sync(make_slot, passphrase, device.body())
             write_private(building.slot, slot)
             claims = Claims(objects, trust, None, time.time)
-            claimed = await claims.claim(device.signer, done.step, int(time.time()))
+            claimed = await claims.claim(device.signer, done.step, int(time.time()), least=LEAST_HOSTS)
             certificate = canonical.encode(device.signer.certificate)
             recover.enrol(database, device.signer, certificate, term=claimed.claim.term, done=done, survey=found)
             database.commit(0)

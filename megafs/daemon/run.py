@@ -16,6 +16,7 @@ import trio
 
 from megafs.config import MountOptions, VaultPaths, settings_from
 from megafs.control.server import serving
+from megafs.daemon import process
 from megafs.daemon.calls import Calls
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine, build
@@ -54,7 +55,7 @@ def run(
     paths: VaultPaths, *, slot_body: bytes, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
 ) -> None:
     """Mount and serve until unmounted. ``ready`` is called once the mount answers. Raises MegaFSError."""
-    os.umask(0o077)
+    process.harden()
     device = Device.of(slot_body)
     with locked(paths):
         settings = settings_from(paths.settings.read_text())
