@@ -47,6 +47,14 @@ def test_flags_that_contradict(both: Both) -> None:
     both(operation)
 
 
+def test_whiteouts(both: Both) -> None:
+    def operation(root: Path) -> Cases:
+        make("file", root / "old")
+        yield "whiteout", tried(calls.renameat2, root / "old", root / "new", calls.RENAME_WHITEOUT)
+
+    both.documented(operation, mount="EINVAL", plain=None, why="only an overlay asks for it; a vault is no upper layer")
+
+
 def test_dots_and_roots(both: Both) -> None:
     def operation(root: Path) -> Cases:
         directory(root / "d")
