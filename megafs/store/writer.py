@@ -227,6 +227,13 @@ class PackWriter:
         now_s = self._clock()
         return now_s - pack.last_s >= idle_s or now_s - pack.first_s >= age_s
 
+    def rested(self, quiet_s: float, patience_s: float) -> list[OpenPack]:
+        """The retired packs that may be closed: nothing was appended anywhere for ``quiet_s``, or nothing to this one
+        for ``patience_s``."""
+        now_s = self._clock()
+        is_quiet = now_s - max((pack.last_s for pack in self.unclosed()), default=0.0) >= quiet_s
+        return [pack for pack in self.full if is_quiet or now_s - pack.last_s >= patience_s]
+
     @property
     def newest_pack(self) -> PackNumber:
         """The greatest number that a chunk row may name by now."""

@@ -21,11 +21,15 @@ from megafs.model import HostId, HostState, Kind, Pack, PackNumber, Policy
 from megafs.packs import shards
 from megafs.placement import WHOLE, Part, wanted
 from megafs.store.disk import Disk
-from megafs.store.writer import PackWriter
+from megafs.store.writer import OpenPack, PackWriter
 from megafs.sync.objects import Objects
 
 log = logging.getLogger(__name__)
 
+# Who writes comes first: shipping a gigabyte takes as much of the disk and half as much of the processors as accepting
+# it did. So a full pack leaves once the writer pauses, or at the latest so long after its last byte.
+QUIET_S = 1.0
+PATIENCE_S = 5.0
 RETRY_FIRST_S = 1.0  # a pack that found too few hosts
 RETRY_MOST_S = 60.0
 
@@ -90,6 +94,7 @@ class PackShipper:
         self._settings, self._clock, self._changed = settings, clock, changed
         self._limiter = trio.CapacityLimiter(settings.uploads)
         self._flying: set[PackNumber] = set()
+        self._urgent = PackNumber(0)  # somebody waits for packs up to this one
         self.troubles: dict[PackNumber, Trouble] = {}
         self.durable: set[PackNumber] = set(ledger.closed_packs())  # closed, and a crash cannot reopen them
 
@@ -101,23 +106,29 @@ class PackShipper:
     def retire_now(self) -> None:
         """Somebody waits: what is in the open pack ships."""
         self._writer.retire()
+        self._urgent = max((pack.number for pack in self._writer.full), default=self._urgent)
 
-    def must_be_logged(self) -> bool:
-        """Whether a retired pack may be named by rows that no commit has counted yet: then an index commit comes before
+    def leaving(self) -> list[OpenPack]:
+        """Retired packs whose time has come."""
+        rested = self._writer.rested(QUIET_S, PATIENCE_S)
+        return [pack for pack in self._writer.full if pack.number <= self._urgent or pack in rested]
+
+    def must_be_logged(self, leaving: Sequence[OpenPack]) -> bool:
+        """Whether one of these may be named by rows that no commit has counted yet: then an index commit comes before
         it is closed, so that those rows wait for it and its directory is complete."""
         logged = self._ledger.newest_pack_logged()
-        return any(pack.number > logged for pack in self._writer.full)
+        return any(pack.number > logged for pack in leaving)
 
-    async def close_full(self) -> list[PackNumber]:
-        """Close every retired pack. They may travel once the next index commit is durable (``made_durable``)."""
+    async def close(self, leaving: Sequence[OpenPack]) -> list[PackNumber]:
+        """Close these. They may travel once the next index commit is durable (``made_durable``)."""
         closed = []
-        for pack in list(self._writer.full):
+        for pack in leaving:
             await self._writer.close(pack)
             closed.append(pack.number)
         return closed
 
     def made_durable(self, closed: Sequence[PackNumber]) -> None:
-        """The index commit after ``close_full`` has returned."""
+        """The index commit after ``close`` has returned."""
         self.durable.update(closed)
 
     def launch(self, nursery: trio.Nursery) -> None:

@@ -88,6 +88,7 @@ class Shipper:
         self.boundary_step: Step | None = None  # the commit object that ended there
         self.held = False  # nothing is frozen (while a checkpoint finds out its boundary)
         self._urgent_n = 0
+        self._told = False
         self._headless = self._without_head()
         self._woken = trio.Event()
         self._moved = trio.Event()
@@ -103,8 +104,10 @@ class Shipper:
         await self._moved.wait()
 
     def _on_lost(self) -> None:
-        log.warning("%s", self.claims.read_only_reason)
-        self._lost()
+        if not self._told:  # each lane finds out for itself
+            self._told = True
+            log.warning("%s", self.claims.read_only_reason)
+            self._lost()
         self.wake()
 
     def _without_head(self) -> dict[int, Step]:
@@ -136,9 +139,10 @@ class Shipper:
         if self.claims.lost_to is not None:
             return
         self.packing.retire_due()
-        if self.packing.must_be_logged():
+        leaving = self.packing.leaving()
+        if self.packing.must_be_logged(leaving):
             await self._commits.durable_now()
-        closed = await self.packing.close_full()
+        closed = await self.packing.close(leaving)
         if closed:
             await self._commits.durable_now()
             self.packing.made_durable(closed)
