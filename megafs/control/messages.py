@@ -54,6 +54,9 @@ class Status:
     read_only: str = ""  # why the vault takes no writes; empty: it does
     files: int
     bytes: int  # of content, as the files' sizes say
+    copies: int = 0  # the policy: whole copies, or k + m shards
+    k: int = 0
+    m: int = 0
     unshipped_bytes: int
     unshipped_commits: int
     newest_commit: int

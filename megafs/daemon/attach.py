@@ -37,8 +37,8 @@ from megafs.sync.survey import Survey, survey
 log = logging.getLogger(__name__)
 
 UNTRIED_REPLY_S = 5.0  # hosts that the user did not name are asked too, but not waited for
-# One is enough: after a fire all other hosts may be gone with the former device. Who attaches is told how many are silent,
-# and deleting needs a majority in any case.
+# One is enough: all others may have burnt down with the former device. Who attaches is told how many are silent, and
+# deleting needs a majority in any case.
 LEAST_HOSTS = 1
 Confirm = Callable[[str], bool]
 

@@ -56,13 +56,16 @@ class Calls:
 
         files, size = await trio.to_thread.run_sync(totals)
         level = engine.cache.level()
-        left = engine.shipper.backlog()
+        left, policy = engine.shipper.backlog(), engine.vault.policy()
         yield Status(
             vault=engine.paths.root.name,
             mountpoint=str(self._mountpoint),
             read_only=str(self._operations.refusal() or ""),
             files=files,
             bytes=size,
+            copies=0 if policy.k else policy.copies,
+            k=policy.k,
+            m=policy.m,
             unshipped_bytes=level.unshipped + engine.content.unsealed_bytes,
             unshipped_commits=left.commits,
             newest_commit=engine.shipper.stream.position.next_seq - 1,

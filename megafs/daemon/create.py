@@ -14,6 +14,7 @@ from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
 from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
+from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, write_private
 from megafs.daemon.hosts import connected
 from megafs.hosts import Stack
@@ -26,9 +27,10 @@ from megafs.sync.statements import Signer, Trust
 
 
 def create_vault(
-    paths: VaultPaths, *, hosts: Sequence[str], copies: int, passphrase: str, settings: Settings
+    paths: VaultPaths, *, hosts: Sequence[str], policy: Policy, passphrase: str, settings: Settings
 ) -> list[str]:
     """Make it; returns the 24 words of its recovery key. Raises Usage, VaultExists, HostError; nothing is left then."""
+    process.harden()
     specs = host_specs(hosts)
     recovery, root = RecoveryKey.generate(), RootKey.generate()
     keyring = Keyring.create(root.public)
@@ -37,7 +39,7 @@ def create_vault(
         write_private(building.slot, make_slot(passphrase, device.body()))
         database = Database(building.index, keyring.index_key(device.id), create=True)
         try:
-            fill(database, device, specs, Policy(copies=copies))
+            fill(database, device, specs, policy)
             trio.run(_introduce, specs, settings, device, recovery, root)
             database.commit(0)
             database.sync_wal()

@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from megafs.config import MIB, MountOptions, Settings, VaultPaths
-from megafs.daemon import keeping
 from megafs.daemon.device import Device
 from megafs.daemon.keeping import Keeping
 from megafs.files.commit import Committer
@@ -43,42 +42,6 @@ class Takeover:
         self.tell: Callable[[], None] = lambda: None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """The parts. Nothing here runs; whoever owns a nursery starts the loops."""
-
-    paths: VaultPaths
-    settings: Settings
-    device: Device
-    database: Database
-    vault: Vault
-    packs: Packs
-    ledger: Ledger
-    disk: Disk
-    writer: PackWriter
-    cache: Cache
-    fetcher: HostFetcher
-    reader: Reader
-    content: Content
-    xattrs: Xattrs
-    names: Namespace
-    commits: Committer
-    stacks: Mapping[HostId, Stack]
-    keeping: Keeping
-    space: "Space"
-    takeover: Takeover
-
-    @property
-    def shipper(self) -> Shipper:
-        return self.keeping.shipper
-
-    def close(self) -> None:
-        """After the last commit."""
-        self.reader.cache.clear()
-        self.disk.close()
-        self.database.close()
-
-
 class Space:
     """What hosts say they have free, as statfs and placement need it. Owner of the last answers."""
 
@@ -108,71 +71,64 @@ class Space:
         """For statfs, in bytes of content: as much is free as every one of the hosts that a pack needs can take."""
         unknown = 1 << 50
         free = sorted((self.free.get(host) or unknown for host in self._stacks), reverse=True)
-        places = self._vault.policy().places
-        available = free[min(places, len(free)) - 1] if free else 0
+        policy = self._vault.policy()
+        available = free[min(policy.places, len(free)) - 1] * (policy.k or 1) if free else 0
         return stored + available, available
 
 
-def build(
-    paths: VaultPaths,
-    device: Device,
-    database: Database,
-    settings: Settings,
-    options: MountOptions,
-    stacks: Mapping[HostId, Stack],
-    disk: Disk | None = None,
-) -> Engine:
-    """Wire everything. ``database`` is open and adopted by the device. Blocks for a few file operations."""
-    vault, packs, ledger = Vault(database), Packs(database), Ledger(database.connection)
-    inodes, extents = Inodes(database), Extents(database)
-    disk = disk or Disk(paths.packs)
-    database.sync_wal()  # after a kill it may hold commits that no disk has yet: resume removes files on their word
-    writer = PackWriter(disk, device.keyring, packs, compress=settings.compression)
-    writer.resume()
-    limit = options.cache_bytes or settings.cache_bytes or default_limit(disk.free_bytes())
-    cache = Cache(disk, packs, writer, limit)
-    fetcher = HostFetcher(device.keyring, packs, stacks, limit_s=settings.host_reply_s)
-    reader = Reader(disk, device.keyring, packs, fetcher, cache_bytes=settings.chunk_cache_bytes)
-    content = Content(extents, inodes, writer, reader, dirty_bytes=max(MIB, settings.dirty_bytes), admit=cache.admit)
-    xattrs = Xattrs(inodes)
-    names = Namespace(inodes, xattrs, content, clock_ns)
-    newest_pack = max(packs.newest(), writer.newest_pack)
-    commits = Committer(database, content, writer, interval_s=settings.commit_s, newest_pack=newest_pack)
-    cache.durable_now = commits.durable_now
-    space, takeover = Space(vault, stacks), Takeover()
-    parts = keeping.Parts(
-        device=device,
-        database=database,
-        settings=settings,
-        stacks=stacks,
-        commits=commits,
-        writer=writer,
-        reader=reader,
-        fetcher=fetcher,
-        disk=disk,
-        extents=extents,
-        inodes=inodes,
-        landscape=Landscape(states=space.states, policy=vault.policy),
-    )
-    return Engine(
-        paths=paths,
-        settings=replace(settings, cache_bytes=limit),
-        device=device,
-        database=database,
-        vault=vault,
-        packs=packs,
-        ledger=ledger,
-        disk=disk,
-        writer=writer,
-        cache=cache,
-        fetcher=fetcher,
-        reader=reader,
-        content=content,
-        xattrs=xattrs,
-        names=names,
-        commits=commits,
-        stacks=stacks,
-        keeping=keeping.build(parts, lambda: takeover.tell()),
-        space=space,
-        takeover=takeover,
-    )
+class Engine:
+    """Every part, wired. Nothing here runs; whoever owns a nursery starts the loops."""
+
+    def __init__(
+        self,
+        paths: VaultPaths,
+        device: Device,
+        database: Database,
+        settings: Settings,
+        options: MountOptions,
+        stacks: Mapping[HostId, Stack],
+        disk: Disk | None = None,
+    ) -> None:
+        """``database`` is open and adopted by the device. Blocks for a few file operations."""
+        self.paths, self.device, self.database, self.stacks = paths, device, database, stacks
+        self.vault, self.packs, self.ledger = Vault(database), Packs(database), Ledger(database.connection)
+        self.inodes, self.extents = Inodes(database), Extents(database)
+        self.disk = disk or Disk(paths.packs)
+        database.sync_wal()  # after a kill it may hold commits that no disk has yet: resume removes files on their word
+        self.writer = PackWriter(self.disk, device.keyring, self.packs, compress=settings.compression)
+        self.writer.resume()
+        limit = options.cache_bytes or settings.cache_bytes or default_limit(self.disk.free_bytes())
+        self.settings = replace(settings, cache_bytes=limit)
+        self.cache = Cache(self.disk, self.packs, self.writer, limit)
+        self.fetcher = HostFetcher(device.keyring, self.packs, stacks, limit_s=settings.host_reply_s)
+        self.reader = Reader(
+            self.disk, device.keyring, self.packs, self.fetcher, cache_bytes=settings.chunk_cache_bytes
+        )
+        self.content = Content(
+            self.extents,
+            self.inodes,
+            self.writer,
+            self.reader,
+            dirty_bytes=max(MIB, settings.dirty_bytes),
+            admit=self.cache.admit,
+        )
+        self.xattrs = Xattrs(self.inodes)
+        self.names = Namespace(self.inodes, self.xattrs, self.content, clock_ns)
+        newest_pack = max(self.packs.newest(), self.writer.newest_pack)
+        self.commits = Committer(
+            database, self.content, self.writer, interval_s=settings.commit_s, newest_pack=newest_pack
+        )
+        self.cache.durable_now = self.commits.durable_now
+        self.space, self.takeover = Space(self.vault, stacks), Takeover()
+        self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)
+        self.keeping = Keeping(self, lost=lambda: self.takeover.tell())
+
+    @property
+    def shipper(self) -> Shipper:
+        return self.keeping.shipper
+
+    def close(self) -> None:
+        """After the last commit."""
+        self.reader.cache.clear()
+        self.disk.close()
+        self.database.close()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -33,33 +33,113 @@ from megafs.sync.stream import Stream
 COMPACT_EVERY_S = 300.0  # packs are looked through this often
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the local side hands over."""
+class Local(Protocol):
+    """What the local side (daemon.engine) hands over."""
 
     device: Device
     database: Database
     settings: Settings
     stacks: Mapping[HostId, Stack]
-    commits: Committer
+    packs: Packs
+    ledger: Ledger
+    extents: Extents
+    inodes: Inodes
+    disk: Disk
     writer: PackWriter
     reader: Reader
     fetcher: HostFetcher
-    disk: Disk
-    extents: Extents
-    inodes: Inodes
+    commits: Committer
     landscape: Landscape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
     """The loops that keep the hosts as the policy wants them."""
 
-    shipper: Shipper
-    checkpointer: Checkpointer
-    collector: Collector
-    compactor: Compactor
-    repairer: Repairer
+    def __init__(self, local: Local, lost: Callable[[], None]) -> None:
+        """``lost`` is called once another device has taken the vault over."""
+        device, self._local = local.device, local
+        self._objects = Objects(device.keyring, {host: stack.patient for host, stack in local.stacks.items()})
+        self._stream = Stream(local.database, device.keyring, device.signer, time.time)
+        standing = Standing(term=self._stream.position.term, device=device.id)
+        self._claims = Claims(self._objects, device.trust, standing, time.time)
+        self.shipper = self._shipper(lost)
+        self.checkpointer = Checkpointer(
+            database=local.database,
+            keyring=device.keyring,
+            stream=self._stream,
+            shipper=self.shipper,
+            commits=local.commits,
+            landscape=local.landscape,
+            clock=time.time,
+        )
+        self.collector = self._collector()
+        self.compactor = Compactor(
+            packs=local.packs,
+            extents=local.extents,
+            writer=local.writer,
+            disk=local.disk,
+            fetcher=local.fetcher,
+            commits=local.commits,
+            may_run=lambda: self._claims.lost_to is None,
+        )
+        self.repairer = self._repairer()
+        local.fetcher.on_damage = self.repairer.note_damage
+
+    def _shipper(self, lost: Callable[[], None]) -> Shipper:
+        local = self._local
+        packing = PackShipper(
+            objects=self._objects,
+            ledger=local.ledger,
+            packs=local.packs,
+            writer=local.writer,
+            disk=local.disk,
+            landscape=local.landscape,
+            settings=local.settings,
+            clock=time.time,
+            changed=lambda: self.shipper.wake(),
+        )
+        return Shipper(
+            objects=self._objects,
+            ledger=local.ledger,
+            stream=self._stream,
+            claims=self._claims,
+            packing=packing,
+            commits=local.commits,
+            landscape=local.landscape,
+            clock=time.time,
+            lost=lost,
+        )
+
+    def _collector(self) -> Collector:
+        local = self._local
+        return Collector(
+            objects=self._objects,
+            ledger=local.ledger,
+            packs=local.packs,
+            extents=local.extents,
+            inodes=local.inodes,
+            disk=local.disk,
+            stream=self._stream,
+            shipper=self.shipper,
+            commits=local.commits,
+            landscape=local.landscape,
+            settings=local.settings,
+            clock=time.time,
+            is_idle=local.reader.is_idle,
+        )
+
+    def _repairer(self) -> Repairer:
+        local = self._local
+        return Repairer(
+            objects=self._objects,
+            ledger=local.ledger,
+            packs=local.packs,
+            disk=local.disk,
+            landscape=local.landscape,
+            claims=self._claims,
+            clock=time.time,
+            changed=self.shipper.wake,
+        )
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run everything in ``nursery``; ends by cancellation."""
@@ -74,90 +154,3 @@ class Keeping:
     def wake(self) -> None:
         """Something became durable."""
         self.shipper.wake()
-
-
-def build(parts: Parts, lost: Callable[[], None]) -> Keeping:
-    """``lost`` is called once another device has taken the vault over."""
-    device, database, stacks = parts.device, parts.database, parts.stacks
-    ledger, packs = Ledger(database.connection), Packs(database)
-    # Prompt: lanes and packs have pauses of their own, and a pack goes elsewhere rather than wait for a host.
-    objects = Objects(device.keyring, {host: stack.prompt for host, stack in stacks.items()})
-    stream = Stream(database, device.keyring, device.signer, time.time)
-    standing = Standing(term=stream.position.term, device=device.id)
-    claims = Claims(objects, device.trust, standing, time.time)
-    packing = PackShipper(
-        objects=objects,
-        ledger=ledger,
-        packs=packs,
-        writer=parts.writer,
-        disk=parts.disk,
-        landscape=parts.landscape,
-        settings=parts.settings,
-        clock=time.time,
-        changed=lambda: shipper.wake(),
-    )
-    shipper = Shipper(
-        objects=objects,
-        ledger=ledger,
-        stream=stream,
-        claims=claims,
-        packing=packing,
-        commits=parts.commits,
-        landscape=parts.landscape,
-        clock=time.time,
-        lost=lost,
-    )
-    return Keeping(
-        shipper=shipper,
-        checkpointer=Checkpointer(
-            database=database,
-            keyring=device.keyring,
-            stream=stream,
-            shipper=shipper,
-            commits=parts.commits,
-            landscape=parts.landscape,
-            clock=time.time,
-        ),
-        collector=Collector(
-            objects=objects,
-            ledger=ledger,
-            packs=packs,
-            extents=parts.extents,
-            inodes=parts.inodes,
-            disk=parts.disk,
-            stream=stream,
-            shipper=shipper,
-            commits=parts.commits,
-            landscape=parts.landscape,
-            settings=parts.settings,
-            clock=time.time,
-            is_idle=parts.reader.is_idle,
-        ),
-        compactor=Compactor(
-            packs=packs,
-            extents=parts.extents,
-            writer=parts.writer,
-            disk=parts.disk,
-            fetcher=parts.fetcher,
-            commits=parts.commits,
-            may_run=lambda: claims.lost_to is None,
-        ),
-        repairer=_repairer(parts, objects, ledger, packs, claims, shipper),
-    )
-
-
-def _repairer(
-    parts: Parts, objects: Objects, ledger: Ledger, packs: Packs, claims: Claims, shipper: Shipper
-) -> Repairer:
-    repairer = Repairer(
-        objects=objects,
-        ledger=ledger,
-        packs=packs,
-        disk=parts.disk,
-        landscape=parts.landscape,
-        claims=claims,
-        clock=time.time,
-        changed=shipper.wake,
-    )
-    parts.fetcher.on_damage = repairer.note_damage
-    return repairer

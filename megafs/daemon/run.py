@@ -19,7 +19,7 @@ from megafs.control.server import serving
 from megafs.daemon import process
 from megafs.daemon.calls import Calls
 from megafs.daemon.device import Device, locked
-from megafs.daemon.engine import Engine, build
+from megafs.daemon.engine import Engine
 from megafs.daemon.hosts import connected
 from megafs.errors import HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
 from megafs.fuse import loop
@@ -65,7 +65,7 @@ def run(
         async def serve() -> None:
             async with connected(Vault(database).hosts(), settings) as stacks:
                 await catch_up(paths, database, device, stacks)
-                engine = build(paths, device, database, settings, options, stacks)
+                engine = Engine(paths, device, database, settings, options, stacks)
                 try:
                     await Session(engine, mountpoint, options).run(ready)
                 finally:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from megafs.index.database import Database
-from megafs.model import ChunkPlace, HostId, Pack, PackId, PackNumber
+from megafs.model import SHARD_BITS, WHOLE, ChunkPlace, HostId, Pack, PackId, PackNumber
 
 OPEN, CLOSED, SHIPPED = 0, 1, 2  # local_pack.state
 COLUMNS = "number, id, epoch, stored, root, dead_since"
@@ -105,9 +105,11 @@ class Packs:
         self._execute("INSERT OR IGNORE INTO copy VALUES (?, ?, ?, ?, ?)", (self._new_id(), number, host, shard, root))
 
     def on_host(self, host: HostId) -> tuple[int, int]:
-        """(packs, bytes) that a host holds as whole copies, as far as the index knows."""
+        """(packs, bytes) that a host holds, whole or in shards, as far as the index knows."""
         row = self._execute(
-            "SELECT count(*), coalesce(sum(p.stored), 0) FROM copy c JOIN pack p ON p.number = c.pack WHERE c.host = ?",
+            "SELECT count(*), coalesce(sum("
+            f"CASE WHEN shard = {WHOLE} THEN p.stored ELSE p.stored / (shard >> {SHARD_BITS}) + 80 END), 0) "
+            "FROM copy c JOIN pack p ON p.number = c.pack WHERE c.host = ?",
             (host,),
         ).get
         return int(row[0]), int(row[1])

@@ -1,26 +1,41 @@
-"""Ranges of packs from whichever host has them right: the fastest healthy one first, the next hedged in behind it.
+"""Ranges of packs from whichever hosts have them right: the fastest healthy one first, the next hedged in behind it.
 
-Called by store.reader for chunks that are not here. A host that answers with wrong bytes, or not at all, costs time but
-never the read, as long as one other has them; it is named in the log and counted, and repair mends its copy.
+Called by store.reader for chunks that are not here. Whole copies are read by range. Of a pack in shards the range is
+read from the one or two data shards that hold it, and only if that fails, or takes too long, any k shards are fetched
+whole (store.decoding). A host that answers with wrong bytes, or not at all, costs time but never the read, as long as
+enough others have them; it is named in the log and counted, and repair mends its copy.
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import trio
 
 from megafs.crypto.keys import Keyring, ident_pack
-from megafs.errors import HostError, Unavailable
+from megafs.errors import HostError, MegaFSError, ObjectMissing, Unavailable
 from megafs.hosts import Stack
 from megafs.index.packs import Packs
-from megafs.model import HostId, Kind, Pack
+from megafs.model import WHOLE, HostId, Kind, Pack, shard_of, shard_parts
+from megafs.packs import shards
+from megafs.store.decoding import Decoder, Shard
 
 log = logging.getLogger(__name__)
 
 HEDGE_FIRST_S = 1.0  # until a host's p95 is known
 HEDGE_LEAST_S = 0.02
+DECODING_HEDGE_S = 3.0  # k whole shards for the sake of one chunk: not for a host that is merely slow today
+RANGE_BYTES = 1 << 18  # what hosts are compared by
 Verify = Callable[[bytes], bool]
+
+
+class Attempt(NamedTuple):
+    """One way to the bytes, and how long it is given before the next one starts beside it."""
+
+    fetch: Callable[[], Awaitable[bytes | None]]
+    hedge_s: float
 
 
 class HostFetcher:
@@ -29,51 +44,148 @@ class HostFetcher:
     def __init__(self, keyring: Keyring, packs: Packs, stacks: Mapping[HostId, Stack], *, limit_s: float) -> None:
         self._keyring, self._packs, self._stacks = keyring, packs, stacks
         self._limit_s = limit_s
+        self._decoder = Decoder(self._shard)
         self.wrong: dict[HostId, int] = {}  # answers that did not open
         self.on_damage: Callable[[Pack, HostId], None] = lambda pack, host: None
 
-    def candidates(self, pack: Pack) -> list[HostId]:
-        """Where to ask, best first: hosts known to have a copy, healthy before not, fast before slow; then the others,
-        because a copy row may have been lost with a commit that never shipped."""
-        known = {host for host, shard, _ in self._packs.copies(pack.number) if shard < 0}
+    def ranked(self) -> list[HostId]:
+        """All hosts, best to read from first: healthy before not, fast before slow."""
 
-        def rank(host: HostId) -> tuple[bool, bool, float]:
+        def rank(host: HostId) -> tuple[bool, float]:
             measured = self._stacks[host].measured
-            return host not in known, not measured.healthy, measured.expected_s(1 << 18)
+            return not measured.healthy, measured.expected_s(RANGE_BYTES)
 
         return sorted(self._stacks, key=rank)
 
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Verify) -> bytes:
         """The range as ``verify`` accepts it. Raises Unavailable, within the limit."""
         found: bytes | None = None
-        waiting = self.candidates(pack)
-        name_of = self._keyring.object_name
 
-        async def ask(host: HostId, over: trio.Event) -> None:
+        async def follow(attempt: Attempt, over: trio.Event) -> None:
             nonlocal found
             try:
-                data = await self._stacks[host].prompt.get(name_of(host, Kind.PACK, ident_pack(pack.id)), start, stop)
-            except HostError as error:
-                log.info("reading from a host failed: %s", error)
-            else:
-                if len(data) == stop - start and verify(data):
+                data = await attempt.fetch()
+                if data is not None:
                     found = found or data
                     nursery.cancel_scope.cancel()
-                else:
-                    self._note_wrong(pack, host)
             finally:
                 over.set()
 
         with trio.move_on_after(self._limit_s):
             async with trio.open_nursery() as nursery:
-                for host in waiting:
+                for attempt in self._attempts(pack, start, stop, verify):
                     over = trio.Event()
-                    nursery.start_soon(ask, host, over)
-                    with trio.move_on_after(self._hedge_s(host)):
+                    nursery.start_soon(follow, attempt, over)
+                    with trio.move_on_after(attempt.hedge_s):
                         await over.wait()
         if found is None:
-            raise Unavailable("no host answers with the right bytes of this file")
+            raise Unavailable("too few hosts answer with the right bytes of this file")
         return found
+
+    def _attempts(self, pack: Pack, start: int, stop: int, verify: Verify) -> Iterator[Attempt]:
+        """Known copies, then shards, then hosts of which nothing is known: a copy row may have been lost with a commit
+        that never shipped."""
+        ranked = self.ranked()
+        known: set[HostId] = set()
+        sharded: dict[int, list[Shard]] = {}
+        for host, shard, root in self._packs.copies(pack.number):
+            if host in self._stacks and shard == WHOLE:
+                known.add(host)
+            elif host in self._stacks:
+                k, number = shard_parts(shard)
+                sharded.setdefault(k, []).append(Shard(number=number, host=host, root=root))
+
+        def whole(host: HostId) -> Attempt:
+            is_known = host in known
+            return Attempt(partial(self._from_copy, pack, host, start, stop, verify, is_known), self._hedge_s(host))
+
+        yield from (whole(host) for host in ranked if host in known)
+        for k, having in sharded.items():
+            having.sort(key=lambda shard: ranked.index(shard.host))
+            if slices := self._slices(pack, k, having, start, stop):
+                hosts = {shard.host for shard, _ in slices}
+                hedge_s = max(DECODING_HEDGE_S, *(3 * self._hedge_s(host) for host in hosts))
+                yield Attempt(partial(self._from_slices, pack, k, slices, verify), hedge_s)
+            if len({shard.number for shard in having}) >= k:
+                yield Attempt(partial(self._decoded, pack, k, having, start, stop, verify), self._limit_s)
+        yield from (whole(host) for host in ranked if host not in known and not sharded)
+
+    def _slices(
+        self, pack: Pack, k: int, having: list[Shard], start: int, stop: int
+    ) -> list[tuple[Shard, shards.Slice]] | None:
+        """Which bytes of which known shards make up the range; None if a data shard of it is nowhere, or known to be
+        on a host that is down."""
+        first = {shard.number: shard for shard in reversed(having)}
+        wanted = shards.data_range(k, pack.stored_bytes, start, stop) if pack.stored_bytes else []
+        if any(s.shard not in first or not self._stacks[first[s.shard].host].measured.healthy for s in wanted):
+            return None
+        return [(first[each.shard], each) for each in wanted]
+
+    async def _from_copy(
+        self, pack: Pack, host: HostId, start: int, stop: int, verify: Verify, is_known: bool
+    ) -> bytes | None:
+        data = await self._get(pack, host, WHOLE, start, stop, is_known=is_known)
+        if data is None or verify(data):
+            return data
+        self._note_wrong(pack, host)
+        return None
+
+    async def _from_slices(
+        self, pack: Pack, k: int, slices: list[tuple[Shard, shards.Slice]], verify: Verify
+    ) -> bytes | None:
+        parts: dict[int, bytes] = {}
+
+        async def one(shard: Shard, wanted: shards.Slice) -> None:
+            data = await self._get(pack, shard.host, shard_of(k, shard.number), wanted.start, wanted.stop)
+            if data is not None:
+                parts[shard.number] = data
+
+        async with trio.open_nursery() as nursery:
+            for shard, wanted in slices:
+                nursery.start_soon(one, shard, wanted)
+        if len(parts) < len(slices):
+            return None
+        data = b"".join(parts[shard.number] for shard, _ in slices)
+        if verify(data):
+            return data
+        if len(slices) == 1:
+            self._note_wrong(pack, slices[0][0].host)  # of several, decoding finds out which
+        return None
+
+    async def _decoded(
+        self, pack: Pack, k: int, having: list[Shard], start: int, stop: int, verify: Verify
+    ) -> bytes | None:
+        try:
+            data = (await self._decoder.pack(pack, k, having))[start:stop]
+        except MegaFSError as error:
+            log.info("pack %d cannot be decoded now: %s", pack.number, error)
+            return None
+        return data if verify(data) else None
+
+    async def _shard(self, pack: Pack, k: int, shard: Shard) -> bytes | None:
+        """A whole shard, right by its root; None if its host does not give it."""
+        size = shards.shard_bytes(k, pack.stored_bytes)
+        data = await self._get(pack, shard.host, shard_of(k, shard.number), 0, size)
+        if data is not None and not await shard.is_right(data):
+            self._note_wrong(pack, shard.host)
+            return None
+        return data
+
+    async def _get(
+        self, pack: Pack, host: HostId, shard: int, start: int, stop: int, *, is_known: bool = True
+    ) -> bytes | None:
+        name = self._keyring.object_name(host, Kind.PACK, ident_pack(pack.id, shard))
+        try:
+            data = await self._stacks[host].prompt.get(name, start, stop)
+        except HostError as error:
+            log.info("reading from a host failed: %s", error)
+            if is_known and isinstance(error, ObjectMissing):
+                self.on_damage(pack, host)
+            return None
+        if len(data) == stop - start:
+            return data
+        self._note_wrong(pack, host)
+        return None
 
     def _hedge_s(self, host: HostId) -> float:
         p95_s = self._stacks[host].measured.p95_s()

@@ -79,7 +79,8 @@ class Claims:
         """Why this device may not write; empty while it may."""
         if self.lost_to is None:
             return ""
-        return f"device {self.lost_to.claim.number} took the vault over; what was not shipped is kept here"
+        number = self.lost_to.claim.number
+        return f"device {number} took the vault over; what was not shipped is kept here: copy it from this mount"
 
     def check_writable(self) -> None:
         """Raises ReadOnly once another device has won."""
@@ -136,9 +137,10 @@ class Claims:
 
         return await self._objects.everywhere(one)
 
-    async def claim(self, signer: Signer, base: Step, made_s: int) -> Found:
-        """Claim the next term for the device of ``signer``, going on from ``base``; returns once a majority has the
-        claim and it has been read back. Claims that some hosts lack are put there too, so that no term has a gap.
+    async def claim(self, signer: Signer, base: Step, made_s: int, *, least: int | None = None) -> Found:
+        """Claim the next term for the device of ``signer``, going on from ``base``; returns once a majority (or
+        ``least`` hosts) has the claim and it has been read back. Claims that some hosts lack are put there too, so
+        that no term has a gap.
         Raises Unavailable, or ReadOnly if another device claimed the same term at the same time and wins."""
         answers = await self.all()
         known = {each.claim: each for found in answers.said.values() for each in found}
@@ -158,7 +160,8 @@ class Claims:
             return await self._place(host, self._mine)
 
         placed = await self._objects.everywhere(one)
-        if not is_majority(len(placed.said), len(self._objects.hosts)):
+        count = len(placed.said)
+        if not (is_majority(count, len(self._objects.hosts)) if least is None else count >= least):
             raise Unavailable(f"only {len(placed.said)} of {len(self._objects.hosts)} hosts took the claim")
         await self.look()
         return next(iter(placed.said.values()))

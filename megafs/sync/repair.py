@@ -83,7 +83,9 @@ class Repairer:
                 due.add(debt.pack)
         leaving = {host for host, state in states.items() if state.spec.state != "active"}
         due.update(self._packs.on_hosts(leaving))
-        due.update(self._packs.with_fewer_copies(min(self._landscape.policy().places, len(states) - len(leaving))))
+        policy = self._landscape.policy()
+        due.update(self._packs.with_fewer_copies(min(policy.places, len(states) - len(leaving))))
+        due.update(self._packs.with_other_copies(policy.places, policy.shards))  # the policy was changed
         return sorted(due)
 
     async def run_once(self) -> int:

@@ -17,6 +17,7 @@ from megafs.cli import background, checks, doctor, mount
 from megafs.config import MountOptions, Settings, VaultPaths
 from megafs.control import server
 from megafs.control.messages import HostReport, Hosts, Progress, Status, Synced, message
+from megafs.model import Policy
 from tests.cli.conftest import WORDS
 
 REPORT = HostReport(
@@ -88,7 +89,12 @@ def test_create_prints_the_words_once_on_stdout(entries, state, phrase_file, cap
     assert not any(word in shown.err.split() for word in WORDS)
     ((paths, arguments),) = entries.calls
     assert paths == VaultPaths(root=state / "v")
-    assert arguments == {"hosts": urls, "copies": 2, "passphrase": "correct horse", "settings": Settings()}
+    assert arguments == {
+        "hosts": urls,
+        "policy": Policy(copies=2),
+        "passphrase": "correct horse",
+        "settings": Settings(),
+    }
 
 
 def test_create_answers_in_json_and_hands_settings_on(entries, state, phrase_file, capsys):
@@ -105,6 +111,10 @@ def test_create_answers_in_json_and_hands_settings_on(entries, state, phrase_fil
     [
         ["--host", "a", "--copies", "2"],
         ["--host", "a", "--copies", "-1"],
+        ["--host", "a", "--shards", "1+1"],
+        ["--host", "a", "--host", "b", "--shards", "2"],
+        ["--host", "a", "--host", "b", "--shards", "2+0"],
+        ["--host", "a", "--host", "b", "--shards", "1+1", "--copies", "2"],
         ["--host", "a", "--host", "a"],
         ["--host", "a", "--cache-size", "much"],
     ],
