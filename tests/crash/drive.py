@@ -25,7 +25,7 @@ from megafs.crypto.identity import RootKey
 from megafs.crypto.keys import Keyring
 from megafs.daemon import create
 from megafs.daemon.device import Device
-from megafs.daemon.engine import Engine, build
+from megafs.daemon.engine import Engine
 from megafs.errors import MegaFSError
 from megafs.files.namespace import Change
 from megafs.hosts import stacked
@@ -96,7 +96,7 @@ async def engine_on(
         wrapped = LoggedHost(host, spec.label, log) if log is not None else host
         stacks[spec.id] = stacked(wrapped, label=spec.label, reply_s=5, patience_s=5)
     disk = LoggedDisk(paths.packs, log, forgotten) if log is not None else None
-    engine = build(paths, device, database, SETTINGS, MountOptions(), stacks, disk)
+    engine = Engine(paths, device, database, SETTINGS, MountOptions(), stacks, disk)
     if log is not None:
         engine.cache.limit_bytes = CACHE_BYTES
     if "gate" in forgotten:
@@ -271,7 +271,9 @@ class Workload:
     async def save(self) -> None:
         """As an editor: a new file, its content, maybe fsync, renamed over the old one."""
         path, above, name = self._place()
-X.get(target) in self.model.directories:
+        new_name = b".new%d" % self.engine.database.new_id()
+        temporary, target = path + b"/" + new_name, path + b"/" + name
+        if self.model.tree.get(target) in self.model.directories:
             return
         ino = self._make(above, temporary, MODE)
         for _ in range(self.chance.randrange(1, 4)):
