@@ -15,6 +15,7 @@ from os import urandom
 import trio
 
 from megafs.crypto.keys import Keyring, ident_checkpoint, ident_part
+from megafs.errors import MegaFSError
 from megafs.index.database import Database
 from megafs.index.ledger import KeptCheckpoint, KnownPart, Ledger
 from megafs.index.packs import Packs
@@ -122,9 +123,13 @@ class Checkpointer:
     async def run(self) -> None:
         """Make checkpoints when they are due, until cancelled."""
         while True:
-            self.note_complete()
-            if self._shipper.claims.lost_to is None and self.is_due():
-                await self.make()
+            try:
+                self.note_complete()
+                if self._shipper.claims.lost_to is None and self.is_due():
+                    await self.make()
+            except MegaFSError as error:  # the local disk refuses: the old checkpoint is still good
+                log.warning("no checkpoint now: %s", error)
+                self._expire_leftovers()
             await trio.sleep(LOOK_EVERY_S)
 
     def note_complete(self) -> None:

@@ -5,6 +5,7 @@ for its id, not for its place. The rows move after the bytes are synced, and onl
 they were. What became of the old packs is for sync.collect.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import trio
 
 from megafs.config import MIB
 from megafs.crypto.seal import digest
-from megafs.errors import Unavailable
+from megafs.errors import MegaFSError, Unavailable
 from megafs.index.extents import Extents
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import ChunkPlace, Pack, PackNumber
@@ -20,6 +21,8 @@ from megafs.store.disk import Disk
 from megafs.store.reader import Fetcher
 from megafs.store.writer import PackWriter
 from megafs.sync.ship import Commits
+
+log = logging.getLogger(__name__)
 
 SMALL_BYTES = 4 * MIB  # packs below this are merged …
 SMALL_TOTAL_BYTES = 16 * MIB  # … once there is enough for a full one
@@ -94,6 +97,9 @@ class Compactor:
                 moved += await self._empty(number)
             except Unavailable:
                 continue
+            except MegaFSError as error:  # the local disk refuses: the old packs are still good
+                log.warning("compacting pauses: %s", error)
+                break
         self.moved += moved
         return moved
 

@@ -96,6 +96,7 @@ class PackShipper:
         self._flying: set[PackNumber] = set()
         self._urgent = PackNumber(0)  # somebody waits for packs up to this one
         self.troubles: dict[PackNumber, Trouble] = {}
+        self.closed: list[PackNumber] = []
         self.durable: set[PackNumber] = set(ledger.closed_packs())  # closed, and a crash cannot reopen them
 
     def retire_due(self) -> None:
@@ -119,17 +120,17 @@ class PackShipper:
         logged = self._ledger.newest_pack_logged()
         return any(pack.number > logged for pack in leaving)
 
-    async def close(self, leaving: Sequence[OpenPack]) -> list[PackNumber]:
-        """Close these. They may travel once the next index commit is durable (``made_durable``)."""
-        closed = []
+    async def close(self, leaving: Sequence[OpenPack]) -> None:
+        """Close these. They may travel once the next index commit is durable (``made_durable``); they are kept in mind
+        as ``closed`` until then, also if the disk refuses the next one."""
         for pack in leaving:
             await self._writer.close(pack)
-            closed.append(pack.number)
-        return closed
+            self.closed.append(pack.number)
 
     def made_durable(self, closed: Sequence[PackNumber]) -> None:
-        """The index commit after ``close`` has returned."""
+        """The index commit after these were closed has returned."""
         self.durable.update(closed)
+        self.closed = [number for number in self.closed if number not in self.durable]
 
     def launch(self, nursery: trio.Nursery) -> None:
         """Send every closed pack that is not on its way."""

@@ -142,13 +142,16 @@ class Shipper:
         leaving = self.packing.leaving()
         if self.packing.must_be_logged(leaving):
             await self._commits.durable_now()
-        closed = await self.packing.close(leaving)
-        if closed:
+        await self.packing.close(leaving)
+        if self.packing.closed:
+            closed = tuple(self.packing.closed)
             await self._commits.durable_now()
             self.packing.made_durable(closed)
         self.packing.launch(nursery)
         await self._freeze_commits()
         await self._freeze_heads()
+        if self._ledger.newest_upload() > self.lanes.durable:  # parts of a checkpoint, or the disk refused before
+            await self._let_go()
         self._forget_complete()
 
     def _batch(self) -> pace.Batch | None:

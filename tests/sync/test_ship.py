@@ -1,5 +1,6 @@
 """Packs, then commits, then heads: order, delays, dead hosts."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import randbytes
 
@@ -7,7 +8,7 @@ import pytest
 import trio
 
 from megafs.crypto.keys import ident_commit, ident_head, ident_pack
-from megafs.errors import Incomplete
+from megafs.errors import Incomplete, NoSpace
 from megafs.model import HostId, Kind
 from tests.sync.rig import Device, World
 
@@ -117,3 +118,25 @@ async def test_a_crash_repeats_the_same_bytes(world: World, tmp_path: Path, auto
         for name, data in objects.items():
             assert world.memory[host].objects[name] == data
     device.crash()
+
+
+async def test_a_disk_that_refuses_for_a_while_strands_nothing(tmp_path: Path, autojump_clock: object) -> None:
+    for refusals in range(1, 8):
+        world = World()
+        device = Device(world, tmp_path / str(refusals), world.identity.signer(1))
+        honest, left = device.commits.durable_now, refusals
+
+        async def refuse(honest: Callable[[], Awaitable[None]] = honest) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise NoSpace("the disk of the state directory is full")
+            await honest()
+
+        async with device.shipping() as shipper:
+            await device.write(b"a", randbytes(50_000))
+            device.commits.durable_now = refuse
+            await trio.sleep(120)
+            assert left <= 0 or refusals > 4
+            assert shipper.backlog().is_empty, refusals
+        device.crash()

@@ -1,0 +1,112 @@
+"""When packs close, commits become objects and checkpoints are due: tables of cases, no clock."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megafs.config import Settings
+from megafs.index.ledger import OutboxRow
+from megafs.model import PackNumber
+from megafs.sync import pace
+from megafs.sync.pace import CHANGESETS_PER_OBJECT_BYTES, COMMIT_AGE_S, Batch, OpenPack, batch, close_at, freeze_at
+
+SETTINGS = Settings()
+
+
+def rows(*packs: int, size: int = 10) -> list[OutboxRow]:
+    return [OutboxRow(n=n, pack=PackNumber(pack), made_s=float(n), bytes=size) for n, pack in enumerate(packs, 1)]
+
+
+@pytest.mark.parametrize(
+    ("first_s", "last_s", "closes_s"),
+    [
+        (100, 100, 110),  # ten seconds after its only byte
+        (100, 105, 115),  # ten after its last
+        (100, 115, 120),  # but never more than twenty after its first
+        (100, 119.9, 120),
+    ],
+)
+def test_when_a_pack_closes(first_s: float, last_s: float, closes_s: float) -> None:
+    assert close_at(OpenPack(number=PackNumber(1), first_s=first_s, last_s=last_s), SETTINGS) == closes_s
+
+
+def test_a_trickle_ships_within_thirty_seconds() -> None:
+    # A commit at t names a pack whose first byte is not after t; ten seconds are left for the hosts.
+    for made_s in range(100, 200):
+        closes = close_at(OpenPack(number=PackNumber(1), first_s=made_s, last_s=made_s + 1000), SETTINGS)
+        found = Batch(first=1, last=1, pack=PackNumber(1), oldest_s=made_s)
+        assert max(closes, freeze_at(found, urgent=False)) <= made_s + 20
+
+
+@pytest.mark.parametrize(
+    ("packs", "unshipped", "dropped", "boundary", "found"),
+    [
+        ([], None, [], 0, None),
+        ([0, 0], None, [], 0, (1, 2)),
+        ([1, 1, 2], 1, [], 0, None),  # the first row already names a pack that is not there
+        ([1, 1, 2], 2, [], 0, (1, 2)),
+        ([1, 1, 2], None, [], 0, (1, 3)),
+        ([1, 1, 2], None, [], 2, (1, 2)),  # a checkpoint stands on row 2
+        ([1, 1, 2], None, [], 3, (1, 3)),
+        ([1, 1, 2], 2, [], 3, (1, 2)),
+        ([1, 2, 2, 3], 3, [(PackNumber(2), 4)], 0, (1, 1)),  # pack 2 was dropped; row 4, its death, cannot ship yet
+        ([1, 2, 2, 3], None, [(PackNumber(2), 4)], 0, (1, 4)),
+        ([2, 2, 3], 3, [(PackNumber(2), 3)], 0, None),
+        ([1, 2, 3, 4], 4, [(PackNumber(2), 3), (PackNumber(3), 4)], 0, (1, 1)),  # one death behind another
+    ],
+)
+def test_which_rows_ship(
+    packs: list[int],
+    unshipped: int | None,
+    dropped: list[tuple[PackNumber, int]],
+    boundary: int,
+    found: tuple[int, int] | None,
+) -> None:
+    limit = None if unshipped is None else PackNumber(unshipped)
+    result = batch(rows(*packs), limit, dropped, boundary)
+    assert (None if result is None else (result.first, result.last)) == found
+
+
+def test_commit_objects_stay_small() -> None:
+    half = CHANGESETS_PER_OBJECT_BYTES // 2
+    assert batch(rows(0, 0, 0, size=half), None, [], 0).last == 2
+    assert batch(rows(0, 0, size=3 * half), None, [], 0).last == 1  # one row alone may be larger
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=12).map(sorted),
+    st.integers(1, 6) | st.none(),
+    st.dictionaries(st.integers(1, 5), st.integers(1, 12), max_size=3),
+)
+def test_no_object_names_what_no_host_has(packs: list[int], unshipped: int | None, deaths: dict[int, int]) -> None:
+    waiting = rows(*packs)
+    dropped = [(PackNumber(pack), n) for pack, n in deaths.items()]
+    found = batch(waiting, None if unshipped is None else PackNumber(unshipped), dropped, 0)
+    if found is None:
+        return
+    named = [row for row in waiting if row.n <= found.last]
+    assert all(unshipped is None or row.pack < unshipped for row in named)
+    for pack, dead_n in dropped:
+        assert all(row.pack < pack for row in named) or found.last >= dead_n
+
+
+@pytest.mark.parametrize(("urgent", "wait_s"), [(False, COMMIT_AGE_S), (True, 0)])
+def test_commits_wait_for_others(urgent: bool, wait_s: float) -> None:
+    found = Batch(first=1, last=2, pack=PackNumber(0), oldest_s=50)
+    assert freeze_at(found, urgent=urgent) == 50 + wait_s
+
+
+@pytest.mark.parametrize(
+    ("commits", "mib", "checkpoint_mib", "due"),
+    [
+        (0, 0, 0, False),
+        (255, 0, 0, False),
+        (256, 0, 0, True),
+        (1, 65, 0, True),
+        (1, 65, 200, False),
+        (1, 101, 200, True),
+    ],
+)
+def test_when_a_checkpoint_is_due(commits: int, mib: int, checkpoint_mib: int, due: bool) -> None:
+    found = pace.checkpoint_due(commits=commits, changeset_bytes=mib << 20, checkpoint_bytes=checkpoint_mib << 20)
+    assert found is due

@@ -1,0 +1,150 @@
+"""What is said is exactly what is understood; anything else is refused, and nobody speaks for another."""
+
+from dataclasses import replace
+from hashlib import sha256
+from os import urandom
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megafs.crypto.identity import Revoked, issue_epoch
+from megafs.errors import Corrupt, Unauthentic
+from megafs.index.schema import VERSION
+from megafs.sync.statements import (
+    FRAME,
+    NOTHING,
+    CheckpointList,
+    Claim,
+    CommitHeader,
+    CopyFact,
+    Head,
+    ListedPart,
+    PackFact,
+    Signer,
+    Step,
+    Trust,
+    commit_body,
+    framed,
+    packed,
+    parse_commit,
+    unframed,
+    unpacked,
+)
+from tests.sync.rig import Identity
+
+IDENTITY = Identity()
+SIGNER = IDENTITY.signer(3)
+STEP = Step(device=3, seq=7, hash=bytes(range(32)))
+
+
+def header(changeset: bytes, signer: Signer = SIGNER) -> CommitHeader:
+    return CommitHeader(
+        schema=VERSION,
+        device=signer.device,
+        seq=8,
+        previous=STEP,
+        term=2,
+        first=10,
+        last=12,
+        made_s=1_700_000_000,
+        changes=3,
+        changeset_bytes=len(changeset),
+        digest=sha256(packed(changeset)).digest(),
+        packs=(PackFact(number=5, copies=(CopyFact(host=bytes(16), shard=-1, root=bytes(32)),)),),
+        certificate=signer.certificate,
+    )
+
+
+def said() -> list[Head | Claim | CheckpointList]:
+    part = ListedPart(
+        id=bytes(16), table="inode", low=b"", high=b"\xff", digest=bytes(32), bytes=1, rows=1, changeset_bytes=1
+    )
+    certificate = SIGNER.certificate
+    return [
+        Head(step=STEP, term=2, made_s=1, checkpoint=NOTHING, seen=(NOTHING,), certificate=certificate),
+        Claim(term=2, number=3, base=STEP, made_s=1, certificate=certificate),
+        CheckpointList(schema=1, step=STEP, term=2, made_s=1, parts=(part, part), packs=(), certificate=certificate),
+    ]
+
+
+@given(st.binary(max_size=5000))
+def test_a_commit_comes_back(changeset: bytes) -> None:
+    body = commit_body(SIGNER, header(changeset), packed(changeset))
+    assert parse_commit(body, IDENTITY.trust) == (header(changeset), changeset)
+
+
+@pytest.mark.parametrize("statement", said(), ids=lambda each: type(each).__name__)
+def test_statements_come_back_and_only_whole(statement: Head | Claim | CheckpointList) -> None:
+    body = framed(SIGNER, statement)
+    assert unframed(type(statement), body, IDENTITY.trust)[0] == statement
+    for length in range(len(body)):
+        with pytest.raises((Corrupt, Unauthentic)):
+            unframed(type(statement), body[:length], IDENTITY.trust)
+    with pytest.raises(Corrupt):
+        unframed(type(statement), body + b"x", IDENTITY.trust)
+    for other in {Head, Claim, CheckpointList, CommitHeader} - {type(statement)}:
+        with pytest.raises((Corrupt, Unauthentic)):
+            unframed(other, body, IDENTITY.trust)
+
+
+def test_every_bit_counts() -> None:
+    changeset = b"some rows" * 10
+    body = bytearray(commit_body(SIGNER, header(changeset), packed(changeset)))
+    for place in range(len(body)):
+        body[place] ^= 1
+        with pytest.raises((Corrupt, Unauthentic)):
+            parse_commit(bytes(body), IDENTITY.trust)
+        body[place] ^= 1
+    assert parse_commit(bytes(body), IDENTITY.trust)[1] == changeset
+
+
+def test_nobody_speaks_for_another_device() -> None:
+    other = IDENTITY.signer(4)
+    changeset = b"rows"
+    forged = replace(header(changeset), device=4)
+    with pytest.raises(Unauthentic):
+        parse_commit(commit_body(SIGNER, forged, packed(changeset)), IDENTITY.trust)
+    borrowed = replace(header(changeset), certificate=other.certificate, device=4)
+    with pytest.raises(Unauthentic):
+        parse_commit(commit_body(SIGNER, borrowed, packed(changeset)), IDENTITY.trust)
+
+
+def test_another_vault_counts_for_nothing() -> None:
+    stranger = Identity()
+    signer = stranger.signer(3)
+    body = commit_body(signer, header(b"rows", signer), packed(b"rows"))
+    assert parse_commit(body, stranger.trust)[1] == b"rows"
+    with pytest.raises(Unauthentic):
+        parse_commit(body, IDENTITY.trust)
+    with pytest.raises(Unauthentic):
+        Trust.of(IDENTITY.keyring.vault, stranger.root.public, stranger.epochs)
+
+
+def test_a_revoked_device_is_heard_no_more() -> None:
+    device = urandom(16)
+    signer = IDENTITY.signer(5, device)
+    body = commit_body(signer, header(b"rows", signer), packed(b"rows"))
+    assert parse_commit(body, IDENTITY.trust)[1] == b"rows"
+    for last_seq, is_heard in ((8, True), (7, False)):
+        rotated = IDENTITY.keyring.rotated()
+        newer = issue_epoch(IDENTITY.root, rotated, (Revoked(device=device, last_seq=last_seq),))
+        trust = Trust.of(rotated.vault, IDENTITY.root.public, (*IDENTITY.epochs, newer))
+        if is_heard:
+            assert parse_commit(body, trust)[1] == b"rows"
+        else:
+            with pytest.raises(Unauthentic):
+                parse_commit(body, trust)
+
+
+def test_bombs_and_lies_about_sizes_are_refused() -> None:
+    bomb = packed(bytes(10 << 20))
+    for size in (0, 1, (10 << 20) - 1, (10 << 20) + 1, 1 << 40):
+        with pytest.raises(Corrupt):
+            unpacked(bomb, size)
+    with pytest.raises(Corrupt):
+        unpacked(b"", 0)
+    with pytest.raises(Corrupt):
+        unpacked(bomb + b"x", 10 << 20)
+    assert unpacked(packed(b""), 0) == b""
+    assert FRAME.size == 68
