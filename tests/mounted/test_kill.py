@@ -16,7 +16,7 @@ from tests.mounted.conftest import tally
 from tests.mounted.promises import Promises, Writer, start
 from tests.mounted.vault import Vault, mounted
 
-ROUNDS = 5
+ROUNDS = 3
 WRITERS = 2
 SETTLED_S = 3.0  # "the commit interval (1 s) plus one commit", on a busy machine
 

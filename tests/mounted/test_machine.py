@@ -24,7 +24,7 @@ from tests.mounted.both import Tally, comparable, tried
 from tests.mounted.conftest import tally
 from tests.mounted.vault import Vault, mounted
 
-EXAMPLES, STEPS = 8, 60
+EXAMPLES, STEPS = 5, 50
 RARELY = st.sampled_from([False, False, True])  # mounting again takes more than a second
 NAMES = ("a", "b", "c", "d", "ü" * 127, "e e")
 LARGEST = 600_000

@@ -23,7 +23,7 @@ from tests.mounted.promises import Promises, Writer, start
 from tests.mounted.vault import Vault, repository
 
 pytestmark = pytest.mark.needs_root
-CUTS = 4
+CUTS = 3
 RECORDING_S = 4.0
 IMAGE_BYTES = 256 << 20
 WRITERS = 2
