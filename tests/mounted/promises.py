@@ -158,7 +158,7 @@ class Writer:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.setxattr(fd, "user.version", b"%d" % version)
-            os.fchmod(fd, 0o400 | version % 0o100)
+            os.fchmod(fd, 0o600 | version % 0o100)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -306,7 +306,7 @@ def wrong_mark(path: Path, versions: range) -> str | None:
         found = 0
     if found not in versions:
         return f"version {found}"
-    modes = {0o400 | version % 0o100 for version in versions if version} | ({0o600} if versions[0] == 0 else set())
+    modes = {0o600 | version % 0o100 for version in versions if version} | ({0o600} if versions[0] == 0 else set())
     return None if path.stat().st_mode & 0o777 in modes else f"mode {path.stat().st_mode:o}"
 
 
