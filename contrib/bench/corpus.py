@@ -61,21 +61,22 @@ def source_files(root: Path) -> Iterator[Path]:
 
 
 def write_tar(target: Path, files: int, total_bytes: int) -> None:
-    """``files`` files of ``total_bytes`` in all, 2 to 28 a folder, up to seven folders deep."""
+    """``files`` files of ``total_bytes`` in all, 2 to 28 a folder, up to seven folders deep, in the order of their names
+    as archives of source trees are."""
     pool = text_pool()
     chance = random.Random(files)
     sizes = [chance.lognormvariate(0, 1.45) for _ in range(files)]
     factor = total_bytes / sum(sizes)
-    folders, place, number = ["tree"], 0, 0
+    folders = {"tree": 0}  # how many files each has
+    while (left := files - sum(folders.values())) > 0:
+        folder = f"{chance.choice(list(folders))}/{chance.choice(FOLDERS)}{len(folders)}"
+        if folder.count("/") <= 7:
+            folders[folder] = min(left, chance.randint(2, 28))
+    place, number = 0, 0
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
-        add_folder(tar, "tree")
-        while number < files:
-            folder = f"{chance.choice(folders)}/{chance.choice(FOLDERS)}{len(folders)}"
-            if folder.count("/") > 7:
-                continue
-            folders.append(folder)
+        for folder, count in sorted(folders.items()):
             add_folder(tar, folder)
-            for _ in range(min(files - number, chance.randint(2, 28))):
+            for _ in range(count):
                 size = min(int(sizes[number] * factor), len(pool) // 2)
                 if place + size > len(pool):
                     place = chance.randint(0, 4096)
@@ -101,7 +102,7 @@ def prepare(work: Path, scale: float, photos: int) -> Corpus:
     home = work / "corpus"
     home.mkdir(parents=True, exist_ok=True)
     files = max(int(SOURCE_FILES * scale), 50)
-    tar, tree = home / f"tree-{files}.tar", home / f"tree-{files}"
+    tar, tree = home / f"source-{files}.tar", home / f"source-{files}"
     if not tar.exists():
         partial = tar.with_suffix(".partial")
         write_tar(partial, files, int(SOURCE_BYTES * scale))
