@@ -238,15 +238,19 @@ class Collector:
     def _expire_commits(self, oldest: KeptCheckpoint, hosts: Sequence[HostId]) -> None:
         """Commits before the oldest kept checkpoint, and heads that no search asks for."""
         for device, first, last in self._ledger.stretches():
+            # Later writers have greater numbers: what they wrote comes after the checkpoint.
+            if device > oldest.device:
+                continue
             stop = oldest.seq if device == oldest.device else last + 1
-            if device == self._stream.signer.device and oldest.device != device:
+            if stop <= first:
                 continue
             for seq in range(first, stop):
                 self._ledger.expire(Kind.COMMIT, ident_commit(device, seq), hosts)
-                if not gallop.needed(seq, oldest.seq if device == oldest.device else last):
+            covered = min(stop, last) if last else stop
+            for seq in [*gallop.landmarks(first), *range(first, stop)]:
+                if not gallop.needed(seq, covered):
                     self._ledger.expire(Kind.HEAD, ident_head(device, seq), hosts)
-            if stop > first:
-                self._ledger.set_stretch(device, stop, last)
+            self._ledger.set_stretch(device, stop, last)
 
     def _expire_dead_packs(self) -> None:
         """Packs dead for longer than the retention and not named by any kept checkpoint."""

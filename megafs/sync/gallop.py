@@ -28,6 +28,11 @@ async def newest(exists: Callable[[int], Awaitable[bool]], known: int = 0) -> in
     return low
 
 
+def landmarks(covered: int) -> list[int]:
+    """Old numbers that were needed while ``covered`` was the newest old one, but for powers of two."""
+    return sorted({covered >> bits << bits for bits in range(covered.bit_length())} - {covered})
+
+
 def needed(seq: int, covered: int) -> bool:
     """Whether the search from nothing may ask for ``seq`` once everything up to ``covered`` is old."""
     if seq >= covered or seq & (seq - 1) == 0:
