@@ -28,12 +28,13 @@ compresses and seals nothing.
 
 import select
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
 import pyfuse3
 import trio
+from trio.lowlevel import current_task
 
 POLL_S = 60e-6  # longer gains nothing: a reply, the client's return and its next request take 5 to 40 µs here
 POLL_LEAST_S = 8e-6  # below that one poll(2) is all there is time for
@@ -51,18 +52,6 @@ class Poll(Protocol):
 
     def poll(self, timeout: float, /) -> list[tuple[int, int]]:
         """What is ready; non-empty too when the fd was hung up: reading then tells."""
-
-
-class Done:
-    """An awaitable that is done already: no coroutine, no checkpoint."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, None]:
-        return iter(())  # type: ignore[return-value]  # any iterator will do, and this one is the cheapest
-
-
-DONE = Done()
 
 
 class Pace:
@@ -83,6 +72,7 @@ class Pace:
         self.waits = 0  # real ones, for tests and the curious
 
     def turn_is_over(self) -> bool:
+        """Whether others have waited long enough."""
         return self._clock() - self.turn_began_s >= self.turn_s
 
     def take_over(self, task: trio.lowlevel.Task) -> None:
@@ -144,24 +134,25 @@ class Lock:
         self._held = False
         self._lot = trio.lowlevel.ParkingLot()
 
-    def __aenter__(self) -> Awaitable[None]:
+    async def __aenter__(self) -> None:
         pace = self._pace
-        if self._held or pace.reader is not trio.lowlevel.current_task() or pace.turn_is_over():
-            return self._acquire()
-        self._held = pace.may_poll = True
-        return DONE
+        if self._held or pace.reader is not current_task() or pace.turn_is_over():
+            await self._acquire()
+        else:
+            self._held = pace.may_poll = True
 
-    def __aexit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Awaitable[None]:
-        self._release()
-        return DONE
+    ) -> None:
+        self._held = False
+        if self._lot:
+            self._lot.unpark()
 
     async def _acquire(self) -> None:
         while self._held:
             await self._lot.park()
         self._held = True
-        pace, task = self._pace, trio.lowlevel.current_task()
+        pace, task = self._pace, current_task()
         if pace.reader is not task:
             pace.take_over(task)
             return
@@ -176,12 +167,7 @@ class Lock:
             passed = True
         finally:
             if not passed:
-                self._release()
-
-    def _release(self) -> None:
-        self._held = False
-        if self._lot:
-            self._lot.unpark()
+                await self.__aexit__(None, None, None)
 
 
 class Lowlevel:
@@ -190,8 +176,9 @@ class Lowlevel:
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
 
-    def wait_readable(self, fd: int) -> Awaitable[None]:
-        return DONE if self._pace.readable(fd) else self._pace.wait(fd)
+    async def wait_readable(self, fd: int) -> None:
+        if not self._pace.readable(fd):
+            await self._pace.wait(fd)
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio.lowlevel, name)
