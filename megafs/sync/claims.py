@@ -12,7 +12,7 @@ from megafs.crypto.keys import ident_claim
 from megafs.errors import Corrupt, ObjectMissing, ReadOnly, Unauthentic, Unavailable
 from megafs.model import DeviceId, HostId, Kind
 from megafs.sync.objects import Answers, Objects
-from megafs.sync.statements import Claim, Signer, Step, Trust, framed, unframed
+from megafs.sync.statements import Claim, Signer, Step, Trust, framed, parse_commit, unframed
 
 SLOTS = 16  # claims on one term; more devices never claim at once
 TERMS_AHEAD = 3  # terms that may be unknown to a host that was away while they were claimed
@@ -79,6 +79,8 @@ class Claims:
         """Why this device may not write; empty while it may."""
         if self.lost_to is None:
             return ""
+        if self.standing is not None and self.lost_to.standing == self.standing:
+            return "the state of this device exists twice and the other copy has written; attach the vault here anew"
         number = self.lost_to.claim.number
         return f"device {number} took the vault over; what was not shipped is kept here: copy it from this mount"
 
@@ -91,6 +93,29 @@ class Claims:
         """Look for a better claim on one host. Raises HostError, or ReadOnly if there is one."""
         assert self.standing is not None
         await self._scan_host(host, self.standing.term, self.standing.term + TERMS_AHEAD, self._note)
+        self.check_writable()
+
+    async def look_for_twin(self, host: HostId, ident: bytes, body: bytes) -> None:
+        """Before a commit is put: nothing else of ours may lie under its name. A state directory that was copied and
+        mounted twice writes the same numbers. Raises HostError, or ReadOnly if there is another one."""
+        try:
+            there = await self._objects.get(host, Kind.COMMIT, ident)
+        except ObjectMissing:
+            return
+        if there == body:
+            return  # put before a crash
+        try:
+            header, _ = parse_commit(self._objects.keyring.open(Kind.COMMIT, [ident], there), self._trust)
+        except (Corrupt, Unauthentic):
+            return  # damage, no reason to stop
+        twin = Claim(
+            term=header.term,
+            number=header.device,
+            base=header.previous,
+            made_s=header.made_s,
+            certificate=header.certificate,
+        )
+        self.lost_to = Found(claim=twin, slot=0, sealed=b"")
         self.check_writable()
 
     async def look(self) -> int:
@@ -165,6 +190,15 @@ class Claims:
             raise Unavailable(f"only {len(placed.said)} of {len(self._objects.hosts)} hosts took the claim")
         await self.look()
         return next(iter(placed.said.values()))
+
+    async def spread(self, host: HostId) -> None:
+        """Put every claim that other hosts have on this one, too. Raises HostError or Unavailable."""
+        answers = await self.all()
+        there = {each.claim for each in answers.said.get(host, ())}
+        known = {each.claim: each for found in answers.said.values() for each in found}
+        for claim, found in sorted(known.items(), key=lambda item: item[0].term):
+            if claim not in there:
+                await self._place(host, found)
 
     async def _place(self, host: HostId, mine: Found) -> Found:
         """Put a claim into the first slot of its term that is free on this host, and read it back."""

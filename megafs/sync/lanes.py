@@ -42,6 +42,24 @@ class Lanes:
         self.durable = ledger.newest_upload()
         self.states: dict[HostId, LaneState] = {}
         self._more = trio.Event()
+        self.nursery: trio.Nursery | None = None  # the shipper's, while it runs
+        self._scopes: dict[HostId, trio.CancelScope] = {}
+
+    def open(self, host: HostId) -> None:
+        """Send to this host from now on."""
+        if self.nursery is not None and host not in self._scopes:
+            self._scopes[host] = trio.CancelScope()
+            self.nursery.start_soon(self._run, host, self._scopes[host])
+
+    def close(self, host: HostId) -> None:
+        """Send nothing more to this host."""
+        if host in self._scopes:
+            self._scopes.pop(host).cancel()
+        self.states.pop(host, None)
+
+    async def _run(self, host: HostId, scope: trio.CancelScope) -> None:
+        with scope:
+            await self.run(host)
 
     def wake(self) -> None:
         """There may be more to send, or a pausing lane should try again now."""
@@ -78,6 +96,7 @@ class Lanes:
     async def _send(self, host: HostId, upload: Upload) -> None:
         if upload.kind is Kind.COMMIT:
             await self._claims.look_on(host)
+            await self._claims.look_for_twin(host, upload.ident, upload.body)
         body = upload.body
         if not body:
             body = await self._objects.read(upload.kind, upload.ident, lambda sealed: self._checked(upload, sealed))

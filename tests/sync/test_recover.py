@@ -179,3 +179,30 @@ async def test_a_host_that_forgot_is_named(world: World, tmp_path: Path, autojum
     (sentence,) = await setbacks(one.objects, world.identity.trust, one.ledger)
     assert forgetful.hex()[:8] in sentence
     one.crash()
+
+
+async def test_a_state_that_is_mounted_twice_is_found_out(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    signer = world.identity.signer(1)
+    one = Device(world, tmp_path / "1", signer)
+    async with one.shipping():
+        await one.write(b"a", randbytes(3000))
+        await one.sync()
+        one.database.sync_wal()
+        shutil.copytree(tmp_path / "1", tmp_path / "twin")
+        twin = Device(world, tmp_path / "twin", signer)
+        async with twin.shipping():
+            await one.write(b"of one", randbytes(3000))
+            await one.sync()
+            before = {host: dict(memory.objects) for host, memory in world.memory.items()}
+            await twin.write(b"of the twin", randbytes(3000))
+            with pytest.raises(ReadOnly, match="exists twice"):
+                await twin.sync()
+            for host, objects in before.items():
+                for name, data in objects.items():
+                    assert world.memory[host].objects[name] == data
+        await one.write(b"more", randbytes(3000))
+        await one.sync()
+    two = await attached(world, tmp_path / "2")
+    same_content(one, two)
+    for device in (one, twin, two):
+        device.crash()
