@@ -61,8 +61,8 @@ def source_files(root: Path) -> Iterator[Path]:
 
 
 def write_tar(target: Path, files: int, total_bytes: int) -> None:
-    """``files`` files of ``total_bytes`` in all, 2 to 28 a folder, up to seven folders deep, in the order of their names
-    as archives of source trees are."""
+    """``files`` files of ``total_bytes`` in all, 2 to 28 a folder, up to seven folders deep, in the order of their
+    names, as archives of source trees are."""
     pool = text_pool()
     chance = random.Random(files)
     sizes = [chance.lognormvariate(0, 1.45) for _ in range(files)]
