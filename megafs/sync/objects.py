@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import trio
 
 from megafs.crypto.keys import Keyring
-from megafs.errors import Corrupt, HostError, ObjectMissing, Unauthentic, Unavailable
+from megafs.errors import Corrupt, HostError, HostUnreachable, ObjectMissing, Unauthentic, Unavailable
 from megafs.hosts.protocol import Host
 from megafs.model import Bytes, HostId, Kind
 
@@ -40,25 +40,31 @@ class Objects:
 
     def __init__(self, keyring: Keyring, hosts: Mapping[HostId, Host]) -> None:
         self.keyring = keyring
-        self.hosts = hosts
+        self.hosts = dict(hosts)
         self.damages: list[Damage] = []
 
     def name(self, host: HostId, kind: Kind, ident: bytes) -> str:
         return self.keyring.object_name(host, kind, ident)
 
+    def _host(self, host: HostId) -> Host:
+        found = self.hosts.get(host)
+        if found is None:
+            raise HostUnreachable("the host was removed from the vault")
+        return found
+
     async def put(self, host: HostId, kind: Kind, ident: bytes, data: Bytes) -> None:
-        await self.hosts[host].put(self.name(host, kind, ident), data)
+        await self._host(host).put(self.name(host, kind, ident), data)
 
     async def get(self, host: HostId, kind: Kind, ident: bytes) -> bytes:
-        return await self.hosts[host].get(self.name(host, kind, ident))
+        return await self._host(host).get(self.name(host, kind, ident))
 
     async def delete(self, host: HostId, kind: Kind, ident: bytes) -> None:
-        await self.hosts[host].delete(self.name(host, kind, ident))
+        await self._host(host).delete(self.name(host, kind, ident))
 
     async def has(self, host: HostId, kind: Kind, ident: bytes) -> bool:
         """Raises HostError if the host does not answer."""
         try:
-            await self.hosts[host].head(self.name(host, kind, ident))
+            await self._host(host).head(self.name(host, kind, ident))
         except ObjectMissing:
             return False
         return True
@@ -87,6 +93,28 @@ class Objects:
         if not answers.said:
             raise Unavailable("no host answers")
         return any(answers.said.values())
+
+    async def proven(self, kind: Kind, ident: bytes) -> bool:
+        """Whether any host has it and shows it: a host that says yes to everything would lead a search astray for ever.
+        Raises Unavailable if none answers, or if one that may have it stops answering."""
+        answers = await self.everywhere(lambda host: self.has(host, kind, ident))
+        if not answers.said:
+            raise Unavailable("no host answers")
+        broken: HostError | None = None
+        for host in (host for host, has in answers.said.items() if has):
+            try:
+                self.keyring.open(kind, [ident], await self.get(host, kind, ident))
+            except Unauthentic as error:
+                self.damages.append(Damage(host=host, kind=kind, what=str(error)))
+            except ObjectMissing:
+                self.damages.append(Damage(host=host, kind=kind, what="said to be there and missing"))
+            except HostError as error:
+                broken = error
+            else:
+                return True
+        if broken is not None:
+            raise Unavailable(f"whether there is a newer {kind.value} stays unknown: {broken}") from broken
+        return False
 
     async def read(self, kind: Kind, ident: bytes, understand: Callable[[bytes], Answer]) -> Answer:
         """What ``understand`` makes of the first good answer; hosts are asked one after another. A host that has the

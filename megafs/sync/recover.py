@@ -254,7 +254,7 @@ async def steps_ahead(objects: Objects, position: Position, device: int) -> int:
     """How many commits of this very device the hosts have that it does not know: more than 0 means that the local
     state is older than the hosts (restored from a copy). Raises Unavailable if no host answers."""
     known = position.next_seq - 1
-    if not await objects.exists(Kind.COMMIT, ident_commit(device, known + 1)):
+    if not await objects.proven(Kind.COMMIT, ident_commit(device, known + 1)):
         return 0
     return await newest_seq(objects, device, known + 1) - known
 

@@ -69,6 +69,8 @@ async def survey(objects: Objects, trust: Trust) -> Survey:
     top = claims[-1] if claims else None
     writer = top.claim.number if top is not None else FIRST_DEVICE
     last = await newest_seq(objects, writer)
+    if not last and objects.damages:
+        raise Unavailable("what lies on the hosts that answer does not open; one that is whole is needed")
     segments = history(claims, writer, last)
     head = await newest_head(objects, trust, segments)
     checkpoint = await newest_checkpoint(objects, trust, head)
@@ -88,8 +90,8 @@ async def survey(objects: Objects, trust: Trust) -> Survey:
 
 async def newest_seq(objects: Objects, device: int, known: int = 0) -> int:
     """The newest commit of a device: by its heads, and what was put behind the newest head."""
-    seq = await gallop.newest(lambda n: objects.exists(Kind.HEAD, ident_head(device, n)), known)
-    while await objects.exists(Kind.COMMIT, ident_commit(device, seq + 1)):
+    seq = await gallop.newest(lambda n: objects.proven(Kind.HEAD, ident_head(device, n)), known)
+    while await objects.proven(Kind.COMMIT, ident_commit(device, seq + 1)):
         seq += 1
     return seq
 
