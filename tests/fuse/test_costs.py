@@ -1,0 +1,158 @@
+"""What requests cost in statements on the index, counted: a regression fails here on any machine, however fast."""
+
+import os
+from types import SimpleNamespace
+
+import apsw
+import pyfuse3
+import pytest
+
+from megafs.config import DIRENTS_PER_PAGE
+from megafs.daemon.engine import clock_ns
+from megafs.files.content import Content
+from megafs.files.namespace import Namespace
+from megafs.files.xattrs import Xattrs
+from megafs.fuse.operations import Operations
+from megafs.index.database import Database
+from megafs.index.extents import Extents
+from megafs.index.inodes import Inodes
+from megafs.model import ROOT_INO, Ino
+
+CTX = SimpleNamespace(uid=0, gid=0, pid=1, umask=0o022)
+
+
+class Quiet:
+    """Stands for the committer: nothing ever commits here."""
+
+    failing = None
+
+    def note_change(self) -> None:
+        pass
+
+    def destructive(self) -> None:
+        return None
+
+
+class Mount:
+    """The handlers without a kernel, and how many statements each call runs."""
+
+    def __init__(self, folder) -> None:
+        self.database = Database(folder / "index.db", bytes(32), create=True)
+        self.database.connection.execute("INSERT INTO device VALUES (1, ?, ?, x'', 0)", (bytes(16), bytes(32)))
+        self.database.adopt(1)
+        inodes, extents = Inodes(self.database), Extents(self.database)
+        inodes.insert_root(0o40755, 0, 0, 1)
+        content = Content(extents, inodes, None, SimpleNamespace(), dirty_bytes=1 << 24)
+        xattrs = Xattrs(inodes)
+        self.names = Namespace(inodes, xattrs, content, clock_ns)
+        self.operations = Operations(self.names, content, xattrs, Quiet(), timeout_s=1.0, space=lambda: (1, 1))
+        self.statements: list[str] = []
+
+    def ask(self, request):
+        """The answer of a handler that must not wait; its statements are in ``statements``."""
+        self.statements = []
+        self.database.connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: self._note(event["sql"]))
+        try:
+            request.send(None)
+        except StopIteration as answer:
+            return answer.value
+        except pyfuse3.FUSEError as error:
+            return error.errno
+        finally:
+            self.database.connection.trace_v2(0)
+        raise AssertionError("the handler waited")
+
+    def _note(self, sql: str) -> None:
+        if not sql.startswith("PRAGMA"):  # the session asks once for each table
+            self.statements.append(sql)
+
+    def create(self, name: bytes):
+        return self.ask(self.operations.create(ROOT_INO, name, 0o100644, os.O_WRONLY, CTX))
+
+
+@pytest.fixture
+def mount(tmp_path):
+    mount = Mount(tmp_path)
+    yield mount
+    mount.database.close()
+
+
+def changed(*names: str) -> SimpleNamespace:
+    every = ("size", "mode", "uid", "gid", "atime", "mtime", "ctime")
+    return SimpleNamespace(**{f"update_{name}": name in names for name in every})
+
+
+def test_an_untarred_file(mount):
+    """Fourteen requests a file: most of the time of an untar is theirs."""
+    operations, total = mount.operations, 0
+    assert mount.ask(operations.lookup(ROOT_INO, b"file", CTX)).st_ino == 0
+    assert len(mount.statements) == 1
+    opened, entry = mount.create(b"file")
+    ino = entry.st_ino
+    assert len(mount.statements) <= 7
+    for _ in range(4):
+        mount.ask(operations.getxattr(ino, b"security.capability", CTX))
+        assert not mount.statements, "asked with every write(2)"
+    mount.ask(operations.write(opened.fh, 0, b"x" * 20_000))
+    assert len(mount.statements) <= 1
+    for fields in (changed("mtime", "ctime"), changed("uid", "gid", "ctime"), changed("mode", "ctime")):
+        mount.ask(operations.setattr(ino, pyfuse3.EntryAttributes(), fields, None, CTX))
+        total += len(mount.statements)
+    assert total <= 7, "one to read, one to write; chmod also looks for an ACL"
+    mount.ask(operations.getattr(ino, CTX))
+    assert len(mount.statements) == 1
+    mount.ask(operations.release(opened.fh))
+    assert not mount.statements
+
+
+def test_a_listing_costs_one_statement_a_page(mount, monkeypatch):
+    replies: list[int] = []
+    monkeypatch.setattr(pyfuse3, "readdir_reply", lambda token, name, entry, cookie: replies.append(cookie) or True)
+    for number in range(2 * DIRENTS_PER_PAGE + 1):
+        mount.names.create(ROOT_INO, b"%d" % number, 0o100644, 0, 0)
+    mount.ask(mount.operations.readdir(ROOT_INO, 0, None))
+    assert len(replies) == 2 * DIRENTS_PER_PAGE + 3
+    pages = [sql for sql in mount.statements if "dirent_page" in sql]
+    assert len(pages) <= 4, "three pages and the end"
+    assert len(mount.statements) - len(pages) <= 5, "atime and the two dots, once"
+
+
+def test_open_for_reading_costs_nothing(mount):
+    _, entry = mount.create(b"file")
+    mount.ask(mount.operations.open(Ino(entry.st_ino), os.O_RDONLY, CTX))
+    assert not mount.statements
+
+
+def prepared(mount: Mount) -> int:
+    """How often SQLite asks what a statement may do, which it does while it prepares one."""
+    extents, asked = Extents(mount.database), 0
+
+    def note(*_: object) -> int:
+        nonlocal asked
+        asked += 1
+        return apsw.SQLITE_OK
+
+    def once(ino: Ino) -> None:
+        extents.covering(ino, 0, 4096)
+        extents.clear(ino, 0, 4096)
+        extents.truncate(ino, 0)
+
+    mount.database.connection.authorizer = note
+    once(Ino(2))  # prepares everything, at the latest because there is an authorizer now
+    assert asked
+    asked = 0
+    for ino in range(3, 50):
+        once(Ino(ino))
+    mount.database.connection.authorizer = None
+    return asked
+
+
+def test_no_statement_is_prepared_anew_for_its_parameters(mount):
+    """SQLite would, for ranges and limits (it is built with STAT4), at 5 to 10 µs for each execution."""
+    assert not prepared(mount)
+
+
+def test_without_the_setting_they_would_be(mount):
+    """The control of the test above."""
+    mount.database.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 0)
+    assert prepared(mount)
