@@ -2,7 +2,10 @@
 
 A vault is mounted from it and written to; then the disk is made again as a cut at many moments may have left it (all
 that was flushed, any part of the rest), its file system recovers, the vault is mounted from it, and every promise made
-before that moment must hold. A few cuts; ``--rounds N`` for more, all from one recording.
+before that moment must hold. The host folders are on that disk too: hosts that know what came after a cut would help,
+and those that have seen another cut's future would confuse.
+
+A few cuts; ``--rounds N`` for more, all from one recording.
 """
 
 import os
@@ -89,7 +92,7 @@ def recording(scratch: Path) -> Recording:
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
     run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", str(image))
-    vault = Vault(base=user, state=disk / "state")
+    vault = Vault(base=user, state=disk / "state", hosts_in=disk)
     with loop_mounted(image, disk):
         vault.create()
     run("cp", "--sparse=always", str(image), str(before))

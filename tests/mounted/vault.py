@@ -34,12 +34,16 @@ class Vault:
     state: Path
     name: str = "drive"
     options: Sequence[str] = ()
+    hosts_in: Path | None = None  # where the host folders are; None: in ``base``
     daemon: subprocess.Popen[bytes] | None = field(default=None, init=False)
     log_read: dict[Path, int] = field(default_factory=dict, init=False)
 
     @property
     def mountpoint(self) -> Path:
         return self.base / "mount"
+
+    def host(self, number: int) -> Path:
+        return (self.hosts_in or self.base) / f"host{number}"
 
     @property
     def passphrase(self) -> Path:
@@ -65,7 +69,7 @@ class Vault:
         self.passphrase.chmod(0o600)
         hosts = []
         for number in range(HOSTS):
-            folder = self.base / f"host{number}"
+            folder = self.host(number)
             folder.mkdir()
             hosts += ["--host", f"file://{folder}"]
         self.recovery_key.write_text(self.megafs("create", self.name, *hosts, *self.unlocking))
@@ -80,7 +84,7 @@ class Vault:
         there = Vault(base=self.base / place, state=self.base / place / "state", options=self.options)
         there.mountpoint.mkdir(parents=True)
         shutil.copy(self.passphrase, there.passphrase)
-        urls = [part for number in hosts for part in ("--host", f"file://{self.base}/host{number}")]
+        urls = [part for number in hosts for part in ("--host", f"file://{self.host(number)}")]
         key = ["--recovery-key-file", str(self.recovery_key), "--yes"]
         there.megafs("attach", there.name, *urls, *key, *there.unlocking)
         return there
@@ -117,12 +121,23 @@ class Vault:
         daemon = self.daemon
         assert daemon is not None, "not mounted"
         try:
-            self.megafs("unmount", *flags, str(self.mountpoint), timeout_s=10 * UNMOUNT_S)
+            self.unmount_when_free(*flags)
             status = daemon.wait(UNMOUNT_S)
         finally:
             self.abandon()
         if status:
             raise NotWorking(f"the daemon ended with status {status}: {self.said()}")
+
+    def unmount_when_free(self, *flags: str) -> None:
+        """Programs that look into every mount of a machine (stress-ng does) may keep it busy for a moment."""
+        limit = time.monotonic() + MOUNT_S
+        while True:
+            try:
+                self.megafs("unmount", *flags, str(self.mountpoint), timeout_s=10 * UNMOUNT_S)
+                return
+            except NotWorking as error:
+                if "is in use by stress-ng" not in str(error) or time.monotonic() > limit:
+                    raise
 
     def kill(self) -> None:
         """kill -9 of the daemon; the dead mount is cleared by the next ``mount``."""

@@ -1,0 +1,174 @@
+"""The state directory on a disk that is full, answers EIO, or is gone: callers are told, the daemon stays, status says
+why, all goes on once the cause is gone; nothing that fsync acknowledged is lost, and no wrong data is ever read.
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.mounted.sickdisk import DEAD, NO_READS, NO_WRITES, WELL, SickDisk, sick_disk
+from tests.mounted.test_machine import patterned
+from tests.mounted.vault import Vault
+
+pytestmark = pytest.mark.needs_root
+DISK_BYTES = 512 << 20
+SICK_S = 4.0
+WELL_S = 15.0  # the commit is tried again every second; the disk is looked at twice a second
+MAY_SAY = {errno.EIO, errno.EROFS, errno.ENOSPC}
+
+
+@dataclass(slots=True, kw_only=True)
+class Patient:
+    """A vault on a disk, and what it has promised."""
+
+    vault: Vault
+    disk: SickDisk
+    promised: dict[str, bytes] = field(default_factory=dict)
+    written: int = 0
+
+    def save(self) -> int:
+        """Write a new file and fsync it and its name; the errno, or 0: then it is promised."""
+        self.written += 1
+        name, data = f"file{self.written}", patterned(5000 + 3000 * (self.written % 40), self.written % 256)
+        try:
+            fd = os.open(self.vault.mountpoint / name, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.write(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            directory = os.open(self.vault.mountpoint, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            return error.errno or -1
+        self.promised[name] = data
+        return 0
+
+    def status(self) -> dict[str, object]:
+        vault = self.vault
+        return json.loads(vault.megafs("status", vault.name, "--json", "--state-dir", str(vault.state)))
+
+    def wrong(self) -> list[str]:
+        """Promised files that are not what they were; an error while the disk is sick is no lie."""
+        found = []
+        for name, data in self.promised.items():
+            try:
+                if (self.vault.mountpoint / name).read_bytes() != data:
+                    found.append(name)
+            except FileNotFoundError:
+                found.append(f"{name} is gone")
+        return found
+
+    def is_up(self) -> bool:
+        os.statvfs(self.vault.mountpoint)
+        return self.vault.daemon is not None and self.vault.daemon.poll() is None
+
+    def while_sick(self) -> set[int]:
+        """What the callers were told; status says why while it lasts."""
+        told, why = set(), ""
+        limit = time.monotonic() + SICK_S
+        while time.monotonic() < limit or not told:
+            assert time.monotonic() < limit + 20, "nobody was told anything"
+            told |= {self.save()} - {0}
+            time.sleep(0.05)  # another process and its disk
+        assert self.is_up()
+        why = str(self.status()["read_only"])
+        assert why
+        assert told <= MAY_SAY, told
+        return told
+
+    def recovers(self) -> None:
+        """Writing works again by itself; what was promised is there, also after a kill, for a fresh daemon."""
+        limit = time.monotonic() + WELL_S
+        while self.save() != 0:
+            assert time.monotonic() < limit, self.vault.said()
+            time.sleep(0.1)  # another process and its disk
+        assert self.status()["read_only"] == ""
+        assert self.wrong() == []
+        self.vault.kill()
+        self.vault.mount()
+        assert self.wrong() == []
+        assert self.save() == 0
+
+
+@pytest.fixture(scope="module")
+def shared(scratch: Path) -> Iterator[Patient]:
+    base = scratch / "sick"
+    with sick_disk(base, DISK_BYTES) as disk:
+        user = base / "user"
+        user.mkdir()
+        vault = Vault(base=user, state=disk.root / "state")
+        try:
+            vault.create()
+            vault.mount()
+            yield Patient(vault=vault, disk=disk)
+            vault.unmount()
+        finally:
+            vault.abandon()
+
+
+@pytest.fixture
+def patient(shared: Patient) -> Iterator[Patient]:
+    """Well at the beginning and at the end."""
+    for _ in range(5):
+        assert shared.save() == 0
+    yield shared
+    shared.disk.become(WELL)
+    assert shared.is_up()
+
+
+def test_full(patient: Patient) -> None:
+    filler = patient.disk.fill()
+    try:
+        told = patient.while_sick()
+    finally:
+        filler.unlink()
+    assert told == {errno.ENOSPC}
+    patient.recovers()
+
+
+@pytest.mark.parametrize("mood", [NO_WRITES, DEAD])
+def test_errors(patient: Patient, mood: str) -> None:
+    patient.disk.become(mood)
+    try:
+        patient.while_sick()
+    finally:
+        patient.disk.become(WELL)
+    patient.recovers()
+
+
+def test_errors_on_read(patient: Patient) -> None:
+    """What the disk does not give comes from the hosts, or is an error; never wrong data."""
+    vault = patient.vault
+    vault.unmount("--wait")
+    vault.mount()
+    patient.disk.become(NO_READS)
+    try:
+        assert patient.wrong() == []
+        assert patient.is_up()
+    finally:
+        patient.disk.become(WELL)
+    patient.recovers()
+
+
+def test_vanished(patient: Patient) -> None:
+    """The state directory is no longer where it was."""
+    state, aside = patient.vault.state, patient.vault.state.with_name("aside")
+    state.rename(aside)
+    try:
+        for _ in range(10):
+            assert patient.save() in MAY_SAY | {0}
+        assert patient.is_up()
+        assert patient.wrong() == []
+    finally:
+        aside.rename(state)
+    patient.recovers()
