@@ -1,0 +1,63 @@
+"""Small pieces left alone become one chunk; what is written or has holes meanwhile stays as it is."""
+
+import trio
+
+from megafs.config import CHUNK_BYTES
+from megafs.errors import Unavailable
+from megafs.files.settle import IDLE_S, MANY, REMEMBERED, Settler
+from megafs.model import Ino
+
+
+class Asked:
+    """Stands in for files.content: remembers what it was asked to rewrite."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.ranges: list[tuple[int, int, int]] = []
+        self.fails = fails
+
+    async def settle(self, ino: Ino, start: int, stop: int) -> bool:
+        self.ranges.append((ino, start, stop))
+        if self.fails:
+            raise Unavailable("offline")
+        return True
+
+
+async def test_only_windows_with_many_small_extents_and_only_when_idle(autojump_clock, nursery):
+    asked = Asked()
+    settler = Settler(asked.settle)
+    nursery.start_soon(settler.run)
+    for _ in range(MANY):
+        settler.note(Ino(7), CHUNK_BYTES + 5)
+    for _ in range(MANY - 1):
+        settler.note(Ino(8), 0)
+    await trio.sleep(IDLE_S / 2)
+    assert asked.ranges == []
+    settler.note(Ino(7), CHUNK_BYTES)  # still being written: the wait begins again
+    await trio.sleep(IDLE_S * 0.9)
+    assert asked.ranges == []
+    await trio.sleep(IDLE_S * 2)
+    assert asked.ranges == [(7, CHUNK_BYTES, 2 * CHUNK_BYTES)]
+    assert settler.settled == 1
+    assert settler.due() == []
+
+
+async def test_what_cannot_be_read_is_left(autojump_clock, nursery):
+    asked = Asked(fails=True)
+    settler = Settler(asked.settle)
+    nursery.start_soon(settler.run)
+    for _ in range(MANY):
+        settler.note(Ino(7), 0)
+    await trio.sleep(3 * IDLE_S)
+    assert len(asked.ranges) == 1
+    assert settler.settled == 0
+
+
+async def test_memory_is_bounded(autojump_clock):
+    settler = Settler(Asked().settle)
+    for ino in range(REMEMBERED + 10):
+        for _ in range(MANY):
+            settler.note(Ino(ino), 0)
+    await trio.sleep(IDLE_S)
+    due = settler.due()
+    assert len(due) == REMEMBERED
+    assert (0, 0) not in due
