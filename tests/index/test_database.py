@@ -1,0 +1,277 @@
+"""The connection: commits with their log, ids, encryption, the WAL, and disks that refuse."""
+
+import errno
+import os
+import subprocess
+import threading
+
+import apsw
+import pytest
+
+from megafs.config import WAL_CHECKPOINT_BYTES
+from megafs.errors import Corrupt, DiskError, NoSpace
+from megafs.index.database import Database
+from megafs.index.inodes import Inodes
+from megafs.model import COUNTER_BITS, ROOT_INO, Ino
+
+KEY = bytes(range(32))
+FILE = 0o100644
+CANARY = os.urandom(24)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "index.db"
+
+
+def created(path) -> Database:
+    database = Database(path, KEY, create=True)
+    database.connection.execute("INSERT INTO device VALUES (1, x'01', x'', x'', 0)")
+    database.adopt(1)
+    Inodes(database).insert_root(0o40755, 0, 0, 0)
+    database.commit(0)
+    return database
+
+
+@pytest.fixture
+def database(path):
+    opened = created(path)
+    yield opened
+    opened.close()
+
+
+def reopened(path) -> Database:
+    database = Database(path, KEY)
+    database.adopt(1)
+    return database
+
+
+def make(database: Database, name: bytes) -> Ino:
+    inodes = Inodes(database)
+    ino = inodes.insert(FILE, 0, 0, 0, 0, Ino(0), None).ino
+    inodes.link(ROOT_INO, name, ino)
+    return ino
+
+
+def test_a_commit_survives_and_what_came_after_does_not(path):
+    database = created(path)
+    kept = make(database, b"kept")
+    database.commit(0)
+    lost = make(database, b"lost")
+    database.close()
+    database = reopened(path)
+    assert Inodes(database).get(kept) is not None
+    assert Inodes(database).get(lost) is None
+    database.close()
+
+
+def test_every_commit_carries_its_own_log(database, tmp_path):
+    """Its changesets, applied to an empty index, make the same rows."""
+    make(database, b"one")
+    first = database.commit(7)
+    make(database, b"two")
+    Inodes(database).unlink(ROOT_INO, b"one")
+    second = database.commit(9)
+    assert second == first + 1
+    rows = database.connection.execute("SELECT changeset, pack, seq FROM outbox ORDER BY n").fetchall()
+    assert [row[1:] for row in rows] == [(0, 0), (7, 0), (9, 0)]
+    other = Database(tmp_path / "other.db", KEY, create=True)
+    with other.unlogged() as connection:
+        for changeset, _, _ in rows:
+            apsw.Changeset.apply(changeset, connection)
+    for table in ("inode", "dirent", "device"):
+        query = f"SELECT * FROM {table} ORDER BY 1"
+        assert other.connection.execute(query).fetchall() == database.connection.execute(query).fetchall()
+    other.commit(0)
+    assert other.connection.execute("SELECT count(*) FROM outbox").get == 0, "what was applied is nobody's own"
+    other.close()
+
+
+def test_a_commit_without_changes_logs_nothing(database):
+    newest = database.commit(0)
+    assert database.commit(0) == newest
+    database.set_state("key", b"local")
+    assert database.commit(0) == newest, "this device's own rows do not travel"
+    assert database.state("key") == b"local"
+
+
+def test_a_rollback_forgets_rows_and_log(database):
+    newest = database.commit(0)
+    ino = make(database, b"gone")
+    database.rollback()
+    assert Inodes(database).get(ino) is None
+    assert database.commit(0) == newest
+
+
+def test_ids_are_never_given_out_twice(path):
+    seen = set()
+    for life in range(4):
+        database = created(path) if not life else reopened(path)
+        for _ in range(10):
+            ident = database.new_id()
+            assert ident >> COUNTER_BITS == 1
+            assert ident not in seen
+            seen.add(ident)
+            Inodes(database).insert(FILE, 0, 0, 0, 0, Ino(0), None)
+        database.commit(0)
+        database.close()
+        seen |= {row[0] for row in rows_of(path)}
+
+
+def rows_of(path):
+    database = reopened(path)
+    rows = database.connection.execute("SELECT id FROM inode").fetchall()
+    database.close()
+    return rows
+
+
+def test_the_files_hold_nothing_readable(path):
+    database = created(path)
+    make(database, CANARY)
+    database.commit(0)
+    database.sync_wal()
+    for file in path.parent.iterdir():
+        content = file.read_bytes()
+        assert CANARY not in content
+        assert b"SQLite format" not in content
+        assert b"CREATE TABLE" not in content
+    database.close()
+    assert CANARY not in path.read_bytes()
+
+
+def test_a_canary_in_a_plain_index_is_found(tmp_path):
+    """Negative control of the one above."""
+    plain = apsw.Connection(str(tmp_path / "plain.db"))
+    plain.execute("CREATE TABLE t (x)")
+    plain.execute("INSERT INTO t VALUES (?)", (CANARY,))
+    plain.close()
+    assert CANARY in (tmp_path / "plain.db").read_bytes()
+
+
+def test_a_wrong_key_and_a_damaged_file_are_told(path):
+    created(path).close()
+    with pytest.raises(Corrupt):
+        Database(path, bytes(32))
+    content = bytearray(path.read_bytes())
+    content[: len(content) // 2] = os.urandom(len(content) // 2)
+    path.write_bytes(content)
+    with pytest.raises(Corrupt):
+        Database(path, KEY)
+    with pytest.raises(Corrupt):
+        Database(path.with_name("absent.db"), KEY)
+
+
+def test_another_schema_is_refused(path):
+    database = created(path)
+    database.connection.pragma("user_version", 99)
+    database.commit(0)
+    database.close()
+    with pytest.raises(Corrupt, match="schema 99"):
+        Database(path, KEY)
+
+
+def test_a_snapshot_sees_the_last_commit_only(database):
+    make(database, b"one")
+    database.commit(0)
+    found = []
+
+    def look():
+        with database.snapshot() as connection:
+            found.append(connection.execute("SELECT count(*) FROM dirent").get)
+            make_done.wait(5)
+            found.append(connection.execute("SELECT count(*) FROM dirent").get)
+
+    make_done = threading.Event()
+    thread = threading.Thread(target=look)
+    thread.start()
+    make(database, b"two")
+    database.commit(0)
+    make_done.set()
+    thread.join()
+    assert found[0] == found[1]
+
+
+def test_the_wal_stays_bounded_in_a_storm(database):
+    """As the committer does it: the bulk in a thread, the remainder directly after a COMMIT."""
+    peak = 0
+    for number in range(90):
+        for row in range(250):
+            ino = make(database, b"%d-%d" % (number, row))
+            Inodes(database).set_xattr(ino, b"user.x", os.urandom(4000))
+        database.commit(0)
+        peak = max(peak, database.wal_bytes())
+        if database.wal_is_long():
+            thread = threading.Thread(target=database.checkpoint_wal)
+            thread.start()
+            thread.join()
+            database.note_bulk_copied()
+    assert WAL_CHECKPOINT_BYTES < peak < 2 * WAL_CHECKPOINT_BYTES
+    assert database.connection.execute("SELECT count(*) FROM dirent").get == 90 * 250
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, small enough to be filled."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)], check=False).returncode:
+        pytest.fail("cannot mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.needs_root
+def test_a_full_disk_leaves_the_transaction_open(small_disk):
+    database = created(small_disk / "index.db")
+    ino = make(database, b"accepted")
+    ballast = small_disk / "ballast"
+    with open(ballast, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(65_536))
+                file.flush()
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - filling the disk is the point
+    for _ in range(3):
+        with pytest.raises(NoSpace):
+            database.commit(0)
+        assert Inodes(database).get(ino) is not None, "what was accepted is still there"
+    ballast.unlink()
+    database.commit(0)
+    database.sync_wal()
+    database.close()
+    database = reopened(small_disk / "index.db")
+    assert Inodes(database).lookup(ROOT_INO, b"accepted") == ino
+    assert database.connection.execute("SELECT count(*) FROM outbox").get == 2
+    database.close()
+
+
+class FailingOnce(Database):
+    """Its next syncs of the WAL fail."""
+
+    failures = 0
+
+    def _open_wal(self):
+        super()._open_wal()
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EIO, "input/output error")
+
+
+def test_after_a_failed_sync_the_wal_is_written_again(path):
+    """Linux calls pages clean that it failed to write: a second sync alone would lie."""
+    created(path).close()
+    database = FailingOnce(path, KEY)
+    database.adopt(1)
+    make(database, b"doubtful")
+    database.commit(0)
+    database.failures = 1
+    with pytest.raises(DiskError):
+        database.sync_wal()
+    assert database._wal_doubtful
+    before = path.with_name("index.db-wal").read_bytes()
+    database.commit(0)
+    assert not database._wal_doubtful
+    assert path.with_name("index.db-wal").read_bytes()[: len(before)] == before
+    database.sync_wal()
+    database.close()
