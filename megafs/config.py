@@ -49,6 +49,9 @@ class Settings:
     host_reply_s: float = 60.0
     host_patience_s: float = 60.0  # how long sync waits for a host that stays away
     uploads: int = 4  # packs in flight
+    connections: int = 4  # to one host at a time
+    upload_bytes_s: int = 0  # to all hosts together; 0: as fast as it goes
+    download_bytes_s: int = 0
     entry_timeout_s: float = 3600.0  # how long the kernel may keep names and attributes
 
     def __post_init__(self) -> None:
@@ -70,6 +73,9 @@ BOUNDS = (
     ("host_reply_s", 0.1, 3600),
     ("host_patience_s", 0.1, 86_400),
     ("uploads", 1, 64),
+    ("connections", 1, 64),
+    ("upload_bytes_s", 0, 1 << 40),
+    ("download_bytes_s", 0, 1 << 40),
     ("entry_timeout_s", 0, 86_400),
 )
 
@@ -109,6 +115,8 @@ class MountOptions:
     allow_other: bool = False
     read_only: bool = False
     cache_bytes: int = 0  # 0: as the settings say
+    upload_bytes_s: int = 0  # 0: as the settings say
+    download_bytes_s: int = 0
     flags: tuple[str, ...] = ()  # from MOUNT_FLAGS, handed to the kernel as they are
 
 
@@ -128,6 +136,10 @@ class VaultPaths:
     @property
     def slot(self) -> Path:
         return self.root / "slot"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
 
     @property
     def index(self) -> Path:

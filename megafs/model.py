@@ -92,6 +92,17 @@ class HostSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenSecrets:
+    """What a command line was given for its hosts, by URL. ``typed``: by a person, not from a file."""
+
+    by_url: Mapping[str, Mapping[str, str]]
+    typed: bool = False
+
+
+NO_SECRETS = GivenSecrets(by_url={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostState:
     """What placement decides on: the spec and what was measured."""
 

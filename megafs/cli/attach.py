@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from megafs.cli import passphrase, places, terminal
-from megafs.cli.options import HostUrls, Name, PassphraseCommand, PassphraseFile, Remember, StateDir
+from megafs.cli import passphrase, places, secrets, terminal
+from megafs.cli.options import HostUrls, Name, PassphraseCommand, PassphraseFile, Remember, SecretsFile, StateDir
 from megafs.config import Settings
 from megafs.errors import Usage, VaultExists
 
@@ -28,6 +28,7 @@ def run(
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
+    secrets_file: SecretsFile = None,
     passphrase_file: PassphraseFile = None,
     passphrase_command: PassphraseCommand = None,
     remember: Remember = False,
@@ -47,6 +48,7 @@ def run(
     from megafs.crypto.recovery import RecoveryKey
 
     recovery = RecoveryKey.from_text(words)
+    given_secrets = secrets.gathered(host, secrets_file)
     phrase = source.new(name)
 
     from megafs import daemon
@@ -60,6 +62,7 @@ def run(
         passphrase=phrase,
         settings=Settings(),
         confirm=(lambda question: True) if yes else confirmed,
+        secrets=given_secrets,
     )
     if remember:
         passphrase.remember(paths, phrase)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from megafs.cli import passphrase, places, terminal
+from megafs.cli import passphrase, places, secrets, terminal
 from megafs.cli.options import (
+    Bandwidth,
     Copies,
     HostUrls,
     Json,
@@ -14,9 +15,11 @@ from megafs.cli.options import (
     PassphraseCommand,
     PassphraseFile,
     Remember,
+    SecretsFile,
     Shards,
     StateDir,
     asked_policy,
+    bandwidth_bytes_s,
     policy_text,
 )
 from megafs.config import Settings
@@ -37,6 +40,8 @@ def run(
         str,
         typer.Option("--cache-size", metavar="SIZE", help="Local cache at most, for instance 20G.", show_default=False),
     ] = "",
+    bandwidth: Bandwidth = "",
+    secrets_file: SecretsFile = None,
     passphrase_file: PassphraseFile = None,
     passphrase_command: PassphraseCommand = None,
     remember: Remember = False,
@@ -52,14 +57,21 @@ def run(
     if paths.root.exists():
         raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
     wanted = checked_policy(host, copies, shards)
-    settings = Settings(compression=compression, cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0)
+    up, down = bandwidth_bytes_s(bandwidth)
+    settings = Settings(
+        compression=compression,
+        cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0,
+        upload_bytes_s=up,
+        download_bytes_s=down,
+    )
+    given = secrets.gathered(host, secrets_file)
     phrase = source.new(name)
 
     from megafs import daemon
 
     os.umask(0o077)  # everything in a state directory is its owner's alone
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    words = daemon.create_vault(paths, hosts=host, policy=wanted, passphrase=phrase, settings=settings)
+    words = daemon.create_vault(paths, hosts=host, policy=wanted, passphrase=phrase, settings=settings, secrets=given)
     if json:
         terminal.answer_json({"vault": name, "directory": str(paths.root), "recovery_key": words})
     else:

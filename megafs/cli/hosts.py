@@ -1,27 +1,150 @@
-"""``megafs hosts``: what each host of a mounted vault holds, asked of the hosts."""
+"""``megafs hosts``: the hosts of a mounted vault: what each holds, and changing which there are."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, TypeVar
 
-from megafs.cli import places, terminal
-from megafs.cli.options import Json, Name, StateDir
-from megafs.control.messages import HostReport, Hosts, Request
-from megafs.errors import MegaFSError
+import typer
+
+from megafs.cli import places, secrets, terminal
+from megafs.cli.attach import recovery_text
+from megafs.cli.options import Copies, Json, Name, SecretsFile, Shards, StateDir, asked_policy, policy_text
+from megafs.config import VaultPaths
+from megafs.control.messages import (
+    Done,
+    HostAsk,
+    HostReport,
+    Hosts,
+    Message,
+    Planned,
+    Request,
+    Secret,
+    Tested,
+)
+from megafs.errors import HostError, MegaFSError, Usage
+from megafs.model import Policy
 
 COLUMNS = ("host", "state", "stored", "free", "objects", "commit", "latency")
+ACTIONS = ("list", "add", "remove", "drain", "test", "plan", "secrets")
+NAMELESS = ("list", "test", "plan")
+Answer = TypeVar("Answer", bound=Message)
 
 
-def run(name: Name, state_dir: StateDir = None, json: Json = False) -> None:
-    """Show the hosts of a mounted vault.
+ActionArgument = Annotated[str, typer.Argument(metavar=f"[{'|'.join(ACTIONS)}]", help="What to do.")]
+HostArgument = Annotated[
+    str, typer.Argument(metavar="[URL|LABEL]", help="Which host: a URL to add, else its label or URL.")
+]
+Label = Annotated[str, typer.Option(help="Of a new host: what it is called.", show_default=False)]
+Operator = Annotated[
+    str, typer.Option(help="Of a new host: who runs it. Copies spread over operators.", show_default=False)
+]
+Region = Annotated[str, typer.Option(help="Of a new host: where it stands.", show_default=False)]
+PriceStorage = Annotated[str, typer.Option(metavar="P", help="Of a new host: per GB and month.", show_default=False)]
+PriceEgress = Annotated[str, typer.Option(metavar="P", help="Of a new host: per GB read.", show_default=False)]
+Limit = Annotated[str, typer.Option(metavar="SIZE", help="Of a new host: the most to put there.", show_default=False)]
+AppendOnly = Annotated[bool, typer.Option("--append-only", help="Of a new host: never delete there.")]
+RecoveryKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recovery-key-file",
+        metavar="F",
+        help="With add: the 24 words, so that the new host alone suffices for attach (-: standard input).",
+        show_default=False,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="With remove: give up what is only there.")]
 
-    Of each its state, bytes, objects, newest commit, latency and last error, asked of the hosts now.
+
+def run(
+    name: Name,
+    action: ActionArgument = "list",
+    host: HostArgument = "",
+    label: Label = "",
+    operator: Operator = "",
+    region: Region = "",
+    price_storage: PriceStorage = "",
+    price_egress: PriceEgress = "",
+    limit: Limit = "",
+    append_only: AppendOnly = False,
+    recovery_key_file: RecoveryKeyFile = None,
+    secrets_file: SecretsFile = None,
+    copies: Copies = 0,
+    shards: Shards = "",
+    force: Force = False,
+    state_dir: StateDir = None,
+    json: Json = False,
+) -> None:
+    """Show or change the hosts of a mounted vault.
+
+    list: state, bytes, objects, newest commit, latency and last error of each. add: a new host takes its share. drain:
+    a host is emptied onto the others. remove: a drained one leaves (--force: at once). test: write, read, measure and
+    delete a probe. plan: what goes where, what a month costs, what may be lost (--copies, --shards: with another
+    policy). secrets: give this device the secret of a host; it is used from the next mount on.
     """
+    paths = places.vault(state_dir, name)
+    if action not in ACTIONS:
+        raise Usage(f"hosts takes one of {', '.join(ACTIONS)}, not {action!r}")
+    if not host and action not in NAMELESS:
+        raise Usage(f"hosts {action} needs a host")
+    asked = HostAsk(
+        name=host,
+        label=label,
+        operator=operator,
+        region=region,
+        price_storage=price_storage,
+        price_egress=price_egress,
+        limit_bytes=terminal.size_bytes(limit) if limit else 0,
+        append_only=append_only,
+        force=force,
+        recovery_key=recovery_text(recovery_key_file) if recovery_key_file is not None else "",
+    )
+    if action == "list":
+        _list(paths, json)
+    elif action == "plan":
+        _plan(paths, asked_policy(copies, shards), json)
+    elif action == "test":
+        _test(paths, asked, json)
+    elif action == "secrets":
+        _secrets(paths, host, secrets_file)
+    else:
+        given = with_secrets(asked, secrets_file) if action == "add" else asked
+        changed(paths, Request(call=action, host=given), json)
+
+
+def with_secrets(asked: HostAsk, file: Path | None) -> HostAsk:
+    """The same with what the new host needs to be opened."""
+    from megafs.hosts.url import checked_url  # brings trio, which most commands do without
+
+    told = secrets.gathered([asked.name], file)
+    row = told.by_url.get(checked_url(asked.name).text, {})
+    given = tuple(Secret(name=name, value=value) for name, value in row.items())
+    return replace(asked, secrets=given, secrets_typed=told.typed)
+
+
+def answer_to(paths: VaultPaths, request: Request, kind: type[Answer]) -> Answer:
+    """Ask the daemon; its answer if it is of this kind."""
     from megafs.control import client
 
-    paths = places.vault(state_dir, name)
-    told = client.ask(paths.root, Request(call="hosts"))
-    if not isinstance(told, Hosts):
-        raise MegaFSError("the daemon answered something else than its hosts")
+    with terminal.progress_bar(request.call) as show:
+        told = client.ask(paths.root, request, show)
+    if not isinstance(told, kind):
+        raise MegaFSError("the daemon answered something else than it was asked")
+    return told
+
+
+def changed(paths: VaultPaths, request: Request, json: bool) -> None:
+    """Ask for a change and tell what was done."""
+    done = answer_to(paths, request, Done)
+    if json:
+        terminal.answer_json(asdict(done))
+    else:
+        for sentence in done.sentences:
+            terminal.answer(sentence)
+
+
+def _list(paths: VaultPaths, json: bool) -> None:
+    told = answer_to(paths, Request(call="hosts"), Hosts)
     if json:
         terminal.answer_json([asdict(host) for host in told.hosts])
         return
@@ -29,24 +152,86 @@ def run(name: Name, state_dir: StateDir = None, json: Json = False) -> None:
         terminal.answer(text)
 
 
+def _test(paths: VaultPaths, asked: HostAsk, json: bool) -> None:
+    told = answer_to(paths, Request(call="test", host=asked), Tested)
+    if json:
+        terminal.answer_json([asdict(each) for each in told.hosts])
+    else:
+        rows = [("host", "latency", "up", "down", "deletes", "lists")]
+        for each in told.hosts:
+            found = (
+                f"{each.latency_us / 1000:.1f} ms",
+                f"{terminal.size_text(each.upload_bytes_s)}/s",
+                f"{terminal.size_text(each.download_bytes_s)}/s",
+                "yes" if each.can_delete else "no",
+                "yes" if each.can_list else "no",
+            )
+            rows.append((each.label, *(("failed", each.error, "", "", "") if each.error else found)))
+        for text in table(rows):
+            terminal.answer(text)
+    failed = [each for each in told.hosts if each.error]
+    if failed:
+        raise HostError(f"{len(failed)} of {len(told.hosts)} hosts failed the test: {failed[0].error}")
+
+
+def _plan(paths: VaultPaths, policy: Policy | None, json: bool) -> None:
+    request = Request(call="plan")
+    if policy is not None:
+        request = Request(call="plan", copies=0 if policy.k else policy.copies, k=policy.k, m=policy.m)
+    told = answer_to(paths, request, Planned)
+    if json:
+        terminal.answer_json(asdict(told))
+        return
+    size = terminal.size_text
+    rows = [("host", "gets", "a month", "")]
+    rows += [(each.label, size(each.stored_bytes), each.month_price, each.obstacle) for each in told.hosts]
+    rows.append(("all", size(told.stored_bytes), told.month_price, ""))
+    for text in table(rows):
+        terminal.answer(text)
+    wanted = policy_text(Policy(copies=told.copies, k=told.k, m=told.m))
+    terminal.answer(f"policy: {wanted} of {size(told.plain_bytes)}; reading all of it costs {told.read_price}")
+    terminal.answer(
+        f"survives the loss of {told.survives_hosts} hosts, {told.survives_operators} operators, "
+        f"{told.survives_regions} regions at once"
+    )
+    for remark in told.remarks:
+        terminal.answer(remark)
+
+
+def _secrets(paths: VaultPaths, url: str, file: Path | None) -> None:
+    given = secrets.gathered([url], file)
+    if not given.by_url:
+        raise Usage("this host has no secret, or none was given: use --secrets-file")
+    from megafs.daemon.secrets import keep
+
+    keep(paths, paths.root, given)
+    terminal.note("kept on this device; used from the next mount on")
+
+
 def lines(hosts: Sequence[HostReport]) -> list[str]:
     """A table with a heading, and under a host its last error."""
-    rows = [COLUMNS, *(cells(host) for host in hosts)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    text = []
-    for number, row in enumerate(rows):
-        text.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if number and hosts[number - 1].last_error:
-            text.append(f"  last error: {hosts[number - 1].last_error}")
-    return text
+    text = table([COLUMNS, *(cells(host) for host in hosts)])
+    found = text[:1]
+    for host, line in zip(hosts, text[1:], strict=True):
+        found.append(line)
+        if host.last_error:
+            found.append(f"  last error: {host.last_error}")
+    return found
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines with even columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def cells(host: HostReport) -> tuple[str, ...]:
     """One host as the cells of COLUMNS."""
+    limit = f" of {terminal.size_text(host.limit_bytes)}" if host.limit_bytes else ""
     return (
         f"{host.label} {host.url}" if host.label != host.url else host.url,
         host.state,
-        terminal.size_text(host.stored_bytes),
+        terminal.size_text(host.stored_bytes) + limit,
         terminal.size_text(host.free_bytes) if host.free_bytes >= 0 else "?",
         str(host.objects),
         str(host.newest_commit) if host.newest_commit else "-",

@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from megafs.cli import mounts, passphrase, places, terminal
-from megafs.cli.options import Directory, Name, PassphraseCommand, PassphraseFile, Remember, StateDir
+from megafs.cli.options import (
+    Bandwidth,
+    Directory,
+    Name,
+    PassphraseCommand,
+    PassphraseFile,
+    Remember,
+    StateDir,
+    bandwidth_bytes_s,
+)
 from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths
 from megafs.errors import Busy, NotMounted, Usage
 
@@ -29,6 +38,7 @@ def run(
         str,
         typer.Option("--cache-size", metavar="SIZE", help="Local cache at most, for instance 20G.", show_default=False),
     ] = "",
+    bandwidth: Bandwidth = "",
     flags: Annotated[
         str,
         typer.Option(
@@ -46,10 +56,13 @@ def run(
     """
     source = passphrase.Source(file=passphrase_file, command=passphrase_command)
     paths = places.vault(state_dir, name)
+    up, down = bandwidth_bytes_s(bandwidth)
     options = MountOptions(
         allow_other=allow_other,
         read_only=read_only,
         cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0,
+        upload_bytes_s=up,
+        download_bytes_s=down,
         flags=known_flags(flags),
     )
     mountpoint = usable_mountpoint(directory, paths)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from megafs.cli.places import vault_names
+from megafs.cli.terminal import size_bytes
 from megafs.errors import EXIT_STATUSES, Usage
 from megafs.model import Policy
 
@@ -39,6 +40,32 @@ HostUrls = Annotated[
         "--host", metavar="URL", help="A host, for instance file:///mnt/disk; repeatable.", show_default=False
     ),
 ]
+SecretsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--secrets-file",
+        metavar="F",
+        help="The hosts' secrets as TOML: a table for each URL. Without it they are asked for.",
+        show_default=False,
+    ),
+]
+Bandwidth = Annotated[
+    str,
+    typer.Option(
+        "--bandwidth",
+        metavar="UP[/DOWN]",
+        help="At most so many bytes a second to and from all hosts, for instance 2M/10M; 0: no limit.",
+        show_default=False,
+    ),
+]
+
+
+def bandwidth_bytes_s(text: str) -> tuple[int, int]:
+    """(up, down) of ``2M`` or ``2M/10M``; 0 for no limit. Raises Usage."""
+    up, _, down = text.partition("/")
+    return size_bytes(up) if up else 0, size_bytes(down) if down else 0
+
+
 Copies = Annotated[
     int,
     typer.Option(

@@ -14,11 +14,41 @@ from megafs.errors import Corrupt, MegaFSError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A secret of a host, on its way to the daemon that keeps it. The socket is its owner's alone."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostAsk:
+    """Which host, and what a new one is like. Prices are decimal numbers as text: statements have no fractions."""
+
+    name: str = ""  # label or URL; empty: all of them
+    label: str = ""
+    operator: str = ""
+    region: str = ""
+    price_storage: str = ""  # per GB and month
+    price_egress: str = ""  # per GB
+    limit_bytes: int = 0
+    append_only: bool = False
+    force: bool = False
+    secrets: tuple[Secret, ...] = ()
+    secrets_typed: bool = False  # by a person: for the keyring if there is one
+    recovery_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, sync
+    call: str  # status, hosts, sync, add, remove, drain, test, plan, policy
     local: bool = False  # of sync: only until this device has it on disk
+    host: HostAsk = HostAsk()
+    copies: int = 0  # of policy and plan: what to change it to; all three 0: as it is
+    k: int = 0
+    m: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +71,7 @@ class HostReport:
     free_bytes: Annotated[int, canonical.Between(-1, 1 << 62)] = -1  # -1: the host does not say
     objects: int
     newest_commit: int  # 0: none
+    limit_bytes: int = 0  # that the owner set; 0: none
     latency_ms: int = 0
     last_error: str = ""  # empty: none since the mount
 
@@ -73,6 +104,65 @@ class Hosts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Answer to a change: what was done and what its owner should know, a sentence each."""
+
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTest:
+    """What a probe of one host found; with ``error`` nothing else counts."""
+
+    label: str
+    url: str
+    error: str = ""
+    latency_us: int = 0
+    upload_bytes_s: int = 0
+    download_bytes_s: int = 0
+    can_delete: bool = False
+    can_list: bool = False
+    free_bytes: Annotated[int, canonical.Between(-1, 1 << 62)] = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """Answer to ``test``."""
+
+    hosts: tuple[HostTest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedHost:
+    """What one host gets under a plan."""
+
+    label: str
+    obstacle: str  # why it gets nothing new; empty: it does
+    stored_bytes: int
+    month_price: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """Answer to ``plan``: placement's explanation."""
+
+    hosts: tuple[PlannedHost, ...]
+    copies: int
+    k: int
+    m: int
+    plain_bytes: int
+    stored_bytes: int
+    places_wanted: int
+    places_found: int
+    month_price: str
+    read_price: str
+    survives_hosts: int
+    survives_operators: int
+    survives_regions: int
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
     """Answer to ``sync``: everything accepted before the call is where it was asked to be."""
 
@@ -88,12 +178,15 @@ class Failure:
     sentence: str
 
 
-Message = Request | Progress | Status | Hosts | Synced | Failure
+Message = Request | Progress | Status | Hosts | Done | Tested | Planned | Synced | Failure
 KINDS: dict[str, type[Message]] = {
     "request": Request,
     "progress": Progress,
     "status": Status,
     "hosts": Hosts,
+    "done": Done,
+    "tested": Tested,
+    "planned": Planned,
     "synced": Synced,
     "failure": Failure,
 }

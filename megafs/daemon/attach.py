@@ -21,12 +21,13 @@ from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
 from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, write_private
-from megafs.daemon.hosts import connected
+from megafs.daemon.hosts import Opener, connected
+from megafs.daemon.secrets import finder, keep
 from megafs.errors import HostError, Unauthentic, Usage, WrongKey
-from megafs.hosts import Stack
+from megafs.hosts import Stack, checked_url
 from megafs.index.database import Database
 from megafs.index.vault import Vault
-from megafs.model import DeviceId, HostId, HostSpec
+from megafs.model import NO_SECRETS, DeviceId, GivenSecrets, HostId, HostSpec
 from megafs.sync import boot as boots
 from megafs.sync import recover
 from megafs.sync.claims import Claims
@@ -51,11 +52,13 @@ def attach_vault(
     passphrase: str,
     settings: Settings,
     confirm: Confirm,
+    secrets: GivenSecrets = NO_SECRETS,
 ) -> None:
     """Bring the vault here. Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
     process.harden()
     with new_state(paths, settings) as building:
-        trio.run(_attach, building, hosts, recovery, passphrase, settings, confirm)
+        trio.run(_attach, building, hosts, recovery, passphrase, settings, confirm, secrets)
+        keep(building, paths.root, secrets)
 
 
 async def _attach(
@@ -65,16 +68,17 @@ async def _attach(
     passphrase: str,
     settings: Settings,
     confirm: Confirm,
+    secrets: GivenSecrets,
 ) -> None:
-    boot, named = await find_boot(urls, recovery, settings)
+    boot, named = await find_boot(urls, recovery, settings, secrets)
     root = RootKey(boot.root_seed)
     keyring = Keyring.from_fields(boot.keyring)
     trust = Trust.of(keyring.vault, boot.root_public, boot.epochs)
     async with AsyncExitStack() as opened:
-        stacks = dict(await opened.enter_async_context(connected(named, settings)))
+        stacks = dict(await opened.enter_async_context(connected(named, Opener(settings, finder(secrets)))))
         others = [_spec(each.id, each.url, each.label) for each in boot.hosts if each.id not in stacks]
         hurried = replace(settings, host_reply_s=min(settings.host_reply_s, UNTRIED_REPLY_S))
-        stacks |= await opened.enter_async_context(connected(others, hurried))
+        stacks |= await opened.enter_async_context(connected(others, Opener(hurried, finder(secrets))))
         objects = Objects(keyring, {host: stack.prompt for host, stack in stacks.items()})
         found = await survey(objects, trust)
         if not await trio.to_thread.run_sync(confirm, question(found)):
@@ -110,9 +114,12 @@ def question(found: Survey) -> str:
     )
 
 
-async def find_boot(urls: Sequence[str], recovery: RecoveryKey, settings: Settings) -> tuple[Boot, list[HostSpec]]:
+async def find_boot(
+    urls: Sequence[str], recovery: RecoveryKey, settings: Settings, secrets: GivenSecrets
+) -> tuple[Boot, list[HostSpec]]:
     """The newest boot object, and the named hosts that belong to its vault. Raises WrongKey or HostError."""
-    given = [_spec(HostId(urandom(16)), url, url) for url in urls]
+    texts = [checked_url(url).text for url in urls]
+    given = [_spec(HostId(urandom(16)), text, text) for text in texts]
     found: dict[HostId, Boot] = {}
     silent: list[HostError] = []
 
@@ -125,7 +132,7 @@ async def find_boot(urls: Sequence[str], recovery: RecoveryKey, settings: Settin
         if boot is not None:
             found[spec.id] = boot
 
-    async with connected(given, settings) as stacks, trio.open_nursery() as nursery:
+    async with connected(given, Opener(settings, finder(secrets))) as stacks, trio.open_nursery() as nursery:
         for spec in given:
             nursery.start_soon(look, spec, stacks[spec.id])
     if not found:

@@ -26,7 +26,7 @@ class Calls:
         engine = self._engine
         stack = engine.stacks.get(spec.id)
         measured = stack.measured if stack is not None else None
-        if measured is None:
+        if measured is None or spec.state != "active":
             state = spec.state
         elif measured.full:
             state = "full"
@@ -42,6 +42,7 @@ class Calls:
             free_bytes=-1 if free is None else free,
             objects=packs,
             newest_commit=engine.ledger.host_head(spec.id, engine.device.number),
+            limit_bytes=spec.limit_bytes,
             latency_ms=int(measured.latency_s * 1000) if measured else 0,
             last_error=measured.last_error if measured else "",
         )

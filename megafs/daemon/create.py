@@ -16,18 +16,25 @@ from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
 from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, write_private
-from megafs.daemon.hosts import connected
-from megafs.hosts import Stack
+from megafs.daemon.hosts import Opener, connected
+from megafs.daemon.secrets import finder, keep
+from megafs.hosts import Stack, checked_url
 from megafs.index.database import Database
 from megafs.index.inodes import Inodes
 from megafs.index.vault import Vault
-from megafs.model import DeviceId, HostId, HostSpec, Policy
+from megafs.model import NO_SECRETS, DeviceId, GivenSecrets, HostId, HostSpec, Policy
 from megafs.sync import boot, stream
 from megafs.sync.statements import Signer, Trust
 
 
 def create_vault(
-    paths: VaultPaths, *, hosts: Sequence[str], policy: Policy, passphrase: str, settings: Settings
+    paths: VaultPaths,
+    *,
+    hosts: Sequence[str],
+    policy: Policy,
+    passphrase: str,
+    settings: Settings,
+    secrets: GivenSecrets = NO_SECRETS,
 ) -> list[str]:
     """Make it; returns the 24 words of its recovery key. Raises Usage, VaultExists, HostError; nothing is left then."""
     process.harden()
@@ -37,10 +44,11 @@ def create_vault(
     device = first_device(keyring, root)
     with new_state(paths, settings) as building:
         write_private(building.slot, make_slot(passphrase, device.body()))
+        keep(building, paths.root, secrets)
         database = Database(building.index, keyring.index_key(device.id), create=True)
         try:
             fill(database, device, specs, policy)
-            trio.run(_introduce, specs, settings, device, recovery, root)
+            trio.run(_introduce, specs, settings, secrets, device, recovery, root)
             database.commit(0)
             database.sync_wal()
         finally:
@@ -50,9 +58,10 @@ def create_vault(
 
 def host_specs(urls: Sequence[str]) -> list[HostSpec]:
     """The hosts of a new vault, labelled by what they are and where they stand in the list."""
+    checked = [checked_url(url) for url in urls]
     return [
-        HostSpec(id=HostId(urandom(16)), url=url, label=f"{url.partition(':')[0]}-{number}")
-        for number, url in enumerate(urls, 1)
+        HostSpec(id=HostId(urandom(16)), url=url.text, label=f"{url.kind}-{number}")
+        for number, url in enumerate(checked, 1)
     ]
 
 
@@ -86,7 +95,12 @@ def fill(database: Database, device: Device, specs: Sequence[HostSpec], policy: 
 
 
 async def _introduce(
-    specs: Sequence[HostSpec], settings: Settings, device: Device, recovery: RecoveryKey, root: RootKey
+    specs: Sequence[HostSpec],
+    settings: Settings,
+    secrets: GivenSecrets,
+    device: Device,
+    recovery: RecoveryKey,
+    root: RootKey,
 ) -> None:
     """Prepare every host and put a boot object on each. Raises HostError for the first that fails."""
 
@@ -103,6 +117,6 @@ async def _introduce(
             root=root,
         )
 
-    async with connected(specs, settings) as stacks:
+    async with connected(specs, Opener(settings, finder(secrets))) as stacks:
         for spec in specs:
             await introduce(spec, stacks[spec.id])

@@ -86,7 +86,7 @@ class Engine:
         database: Database,
         settings: Settings,
         options: MountOptions,
-        stacks: Mapping[HostId, Stack],
+        stacks: dict[HostId, Stack],
         disk: Disk | None = None,
     ) -> None:
         """``database`` is open and adopted by the device. Blocks for a few file operations."""
@@ -118,6 +118,7 @@ class Engine:
         self.commits = Committer(
             database, self.content, self.writer, interval_s=settings.commit_s, newest_pack=newest_pack
         )
+        self.content.on_change = self.commits.note_change
         self.cache.durable_now = self.commits.durable_now
         self.space, self.takeover = Space(self.vault, stacks), Takeover()
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)

@@ -1,7 +1,7 @@
 """All between the committed index and the hosts, wired: shipping, checkpoints, collecting, compacting, repair."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import trio
@@ -15,6 +15,7 @@ from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
 from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
+from megafs.index.vault import Vault
 from megafs.model import HostId
 from megafs.store.disk import Disk
 from megafs.store.fetcher import HostFetcher
@@ -24,6 +25,8 @@ from megafs.sync.checkpoint import Checkpointer
 from megafs.sync.claims import Claims, Standing
 from megafs.sync.collect import Collector
 from megafs.sync.compact import Compactor
+from megafs.sync.joining import bring_up
+from megafs.sync.mirror import Mirror
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, PackShipper
 from megafs.sync.repair import Repairer
@@ -39,7 +42,7 @@ class Local(Protocol):
     device: Device
     database: Database
     settings: Settings
-    stacks: Mapping[HostId, Stack]
+    stacks: dict[HostId, Stack]
     packs: Packs
     ledger: Ledger
     extents: Extents
@@ -58,7 +61,8 @@ class Keeping:
     def __init__(self, local: Local, lost: Callable[[], None]) -> None:
         """``lost`` is called once another device has taken the vault over."""
         device, self._local = local.device, local
-        self._objects = Objects(device.keyring, {host: stack.patient for host, stack in local.stacks.items()})
+        # Prompt: lanes and packs have pauses of their own, and a pack goes elsewhere rather than wait for a host.
+        self._objects = Objects(device.keyring, {host: stack.prompt for host, stack in local.stacks.items()})
         self._stream = Stream(local.database, device.keyring, device.signer, time.time)
         standing = Standing(term=self._stream.position.term, device=device.id)
         self._claims = Claims(self._objects, device.trust, standing, time.time)
@@ -84,6 +88,15 @@ class Keeping:
         )
         self.repairer = self._repairer()
         local.fetcher.on_damage = self.repairer.note_damage
+        self.mirror = Mirror(
+            objects=self._objects,
+            ledger=local.ledger,
+            packs=local.packs,
+            stream=self._stream,
+            claims=self._claims,
+            repairer=self.repairer,
+            trust=device.trust,
+        )
 
     def _shipper(self, lost: Callable[[], None]) -> Shipper:
         local = self._local
@@ -143,13 +156,36 @@ class Keeping:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run everything in ``nursery``; ends by cancellation."""
-        for loop in (self.shipper.run, self.checkpointer.run, self.collector.run, self.repairer.run, self._compact):
-            nursery.start_soon(loop)
+        nursery.start_soon(self._compact)
+        for part in (self.shipper, self.checkpointer, self.collector, self.repairer, self.mirror):
+            nursery.start_soon(part.run)
 
     async def _compact(self) -> None:
         while True:
             await trio.sleep(COMPACT_EVERY_S)
             await self.compactor.run_once()
+
+    @property
+    def claims(self) -> Claims:
+        return self._claims
+
+    def join(self, host: HostId, stack: Stack) -> None:
+        """From now on the host gets what all hosts get. Packs come once the vault's hosts name it."""
+        self._objects.hosts[host] = stack.prompt
+        self.shipper.lanes.open(host)
+
+    async def bring_up(self, host: HostId) -> AsyncIterator[tuple[int, int]]:
+        """Copy to a host that has joined what came before; (done, of how many)."""
+        others = Objects(self._local.device.keyring, {h: s for h, s in self._objects.hosts.items() if h != host})
+        async for step in bring_up(host, self._objects, others, self._claims, self._local.ledger, self._stream):
+            yield step
+
+    def leave(self, host: HostId) -> None:
+        """Nothing is sent to the host any more, nor asked of it."""
+        self._objects.hosts.pop(host, None)
+        self.shipper.lanes.close(host)
+        Vault(self._local.database).forget_debts(host)
+        self.wake()
 
     def wake(self) -> None:
         """Something became durable."""

@@ -9,18 +9,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
 import trio
 
-from megafs.config import MountOptions, VaultPaths, settings_from
-from megafs.control.server import serving
-from megafs.daemon import process
+from megafs.config import MountOptions, Settings, VaultPaths, settings_from
+from megafs.control.server import Handler, serving
+from megafs.daemon import process, secrets
 from megafs.daemon.calls import Calls
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
-from megafs.daemon.hosts import connected
+from megafs.daemon.hostcalls import HostCalls
+from megafs.daemon.hosts import Opener, connected
 from megafs.errors import HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
@@ -58,20 +61,30 @@ def run(
     process.harden()
     device = Device.of(slot_body)
     with locked(paths):
-        settings = settings_from(paths.settings.read_text())
+        settings = limited(settings_from(paths.settings.read_text()), options)
+        opener = Opener(settings, partial(secrets.read, paths))
         database = Database(paths.index, device.keyring.index_key(device.id))
         database.adopt(device.number)
 
         async def serve() -> None:
-            async with connected(Vault(database).hosts(), settings) as stacks:
+            async with connected(Vault(database).hosts(), opener) as stacks:
                 await catch_up(paths, database, device, stacks)
                 engine = Engine(paths, device, database, settings, options, stacks)
                 try:
-                    await Session(engine, mountpoint, options).run(ready)
+                    await Session(engine, mountpoint, options, opener).run(ready)
                 finally:
                     engine.close()
 
         trio.run(serve)
+
+
+def limited(settings: Settings, options: MountOptions) -> Settings:
+    """The settings with the limits that this mount asks for."""
+    return replace(
+        settings,
+        upload_bytes_s=options.upload_bytes_s or settings.upload_bytes_s,
+        download_bytes_s=options.download_bytes_s or settings.download_bytes_s,
+    )
 
 
 async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks: Mapping[HostId, Stack]) -> None:
@@ -98,8 +111,9 @@ async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks
 class Session:
     """Owner of the mount and of the nursery that everything runs in."""
 
-    def __init__(self, engine: Engine, mountpoint: Path, options: MountOptions) -> None:
+    def __init__(self, engine: Engine, mountpoint: Path, options: MountOptions, opener: Opener) -> None:
         self.engine, self.mountpoint, self.options = engine, mountpoint, options
+        self._opener = opener
         self.operations = Operations(
             engine.names,
             engine.content,
@@ -134,7 +148,7 @@ class Session:
                 nursery.start_soon(self._ask_usage)
                 nursery.start_soon(self._obey_signals)
                 engine.commits.on_durable = self._on_durable
-                async with serving(engine.paths.root, Calls(engine, self.mountpoint, self.operations).handlers()):
+                async with serving(engine.paths.root, self._handlers()):
                     nursery.start_soon(self._tell_when_ready, ready)
                     await pyfuse3.main(min_tasks=READERS)
                 await self._last_commit()
@@ -156,6 +170,10 @@ class Session:
             pyfuse3.init(self.operations, str(self.mountpoint), wanted)
         except RuntimeError as error:
             raise NotMounted(f"the kernel did not mount on {self.mountpoint}: {error}; see megafs doctor") from error
+
+    def _handlers(self) -> Mapping[str, Handler]:
+        calls = Calls(self.engine, self.mountpoint, self.operations)
+        return {**calls.handlers(), **HostCalls(self.engine, self._opener, calls).handlers()}
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""

@@ -14,9 +14,10 @@ from megafs.hosts.protocol import Host
 from megafs.hosts.url import HostUrl, checked_secrets, checked_url, display_url
 from megafs.hosts.wrappers import Limited, Retrying, Timed, TokenBucket
 
-__all__ = ["KINDS", "Host", "HostUrl", "Stack", "checked_url", "display_url", "open_host", "stacked"]
+__all__ = ["KINDS", "Host", "HostSecrets", "HostUrl", "Stack", "checked_url", "display_url", "open_host", "stacked"]
 
-Secrets = Mapping[str, str]
+HostSecrets = Mapping[str, str]
+Secrets = HostSecrets
 
 
 def _directory(url: HostUrl, secrets: Secrets, label: str) -> Host:

@@ -35,8 +35,8 @@ class Vault:
         """Add or change a host."""
         self._execute(
             f"INSERT INTO host ({HOST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET url = ?2, "
-            "label = ?3, operator = ?4, region = ?5, price_storage = ?6, price_egress = ?7, limit_bytes = ?8, state = ?9, "
-            "append_only = ?10",
+            "label = ?3, operator = ?4, region = ?5, price_storage = ?6, price_egress = ?7, limit_bytes = ?8, "
+            "state = ?9, append_only = ?10",
             (
                 host.id,
                 host.url,
@@ -53,6 +53,11 @@ class Vault:
 
     def delete_host(self, host: HostId) -> None:
         self._execute("DELETE FROM host WHERE id = ?", (host,))
+
+    def forget_debts(self, host: HostId) -> None:
+        """The host left the vault: nothing is owed to it, nothing is to be deleted there."""
+        for table in ("owed", "expired", "host_head", "acknowledged"):
+            self._execute(f"DELETE FROM {table} WHERE host = ?", (host,))
 
     def add_device(self, number: int, ident: DeviceId, public: bytes, certificate: bytes) -> None:
         self._execute("INSERT INTO device VALUES (?, ?, ?, ?, 0)", (number, ident, public, certificate))

@@ -122,8 +122,9 @@ class Shipper:
     async def run(self) -> None:
         """Ship until cancelled."""
         async with trio.open_nursery() as nursery:
+            self.lanes.nursery = nursery
             for host in list(self._objects.hosts):
-                nursery.start_soon(self.lanes.run, host)
+                self.lanes.open(host)
             while True:
                 self._woken = trio.Event()
                 try:

@@ -17,7 +17,7 @@ from megafs.cli import background, checks, doctor, mount
 from megafs.config import MountOptions, Settings, VaultPaths
 from megafs.control import server
 from megafs.control.messages import HostReport, Hosts, Progress, Status, Synced, message
-from megafs.model import Policy
+from megafs.model import NO_SECRETS, Policy
 from tests.cli.conftest import WORDS
 
 REPORT = HostReport(
@@ -94,6 +94,7 @@ def test_create_prints_the_words_once_on_stdout(entries, state, phrase_file, cap
         "policy": Policy(copies=2),
         "passphrase": "correct horse",
         "settings": Settings(),
+        "secrets": NO_SECRETS,
     }
 
 

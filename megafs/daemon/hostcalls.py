@@ -1,0 +1,327 @@
+"""What the CLI may change in a mounted vault: its hosts and its policy. Every change is durable before it is answered.
+
+A host that joins is probed and gets the vault's past before anything relies on it; one that leaves is emptied first,
+unless its owner knows better. What has to move is moved in the background by sync.repair.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from os import urandom
+
+import trio
+
+from megafs.control.messages import (
+    Done,
+    HostAsk,
+    HostTest,
+    Message,
+    Planned,
+    PlannedHost,
+    Progress,
+    Request,
+    Tested,
+)
+from megafs.control.server import Handler
+from megafs.crypto.identity import RootKey
+from megafs.crypto.recovery import RecoveryKey
+from megafs.daemon import secrets
+from megafs.daemon.calls import Calls
+from megafs.daemon.engine import Engine
+from megafs.daemon.hosts import Opener
+from megafs.errors import HostError, Incomplete, Unavailable, Usage, WrongKey
+from megafs.hosts import HostSecrets, Stack, checked_url, open_host
+from megafs.hosts.probe import probe
+from megafs.model import GivenSecrets, HostId, HostSpec, Policy
+from megafs.placement import explain
+from megafs.sync import boot as boots
+from megafs.sync.statements import Boot
+
+TEST_S = 60.0  # a host that takes longer for a probe of a megabyte fails it
+
+
+class HostCalls:
+    """The handlers of one mount that change its hosts or its policy; one at a time."""
+
+    def __init__(self, engine: Engine, opener: Opener, calls: Calls) -> None:
+        self._engine, self._opener, self._calls = engine, opener, calls
+        self._lock = trio.Lock()  # of changes; held across requests to hosts, but no reader or writer ever takes it
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            "add": self.add,
+            "remove": self.remove,
+            "drain": self.drain,
+            "test": self.test,
+            "plan": self.plan,
+            "policy": self.policy,
+        }
+
+    def _find(self, name: str) -> HostSpec:
+        for spec in self._engine.vault.hosts():
+            if name in (spec.label, spec.url):
+                return spec
+        raise Usage(f"the vault has no host {name!r}; megafs hosts shows them")
+
+    async def _change(self, spec: HostSpec) -> None:
+        self._engine.shipper.claims.check_writable()
+        self._engine.vault.put_host(spec)
+        await self._engine.commits.durable_now()
+        self._engine.keeping.wake()
+        self._engine.keeping.repairer.wake()
+
+    # add
+
+    async def add(self, request: Request) -> AsyncGenerator[Message, None]:
+        """Probe the host, bring it up to date, name it in the index."""
+        async with self._lock:
+            engine, asked = self._engine, request.host
+            engine.shipper.claims.check_writable()
+            given = {secret.name: secret.value for secret in asked.secrets}
+            spec = self._new_spec(asked)
+            stack = self._opener.stack(spec, open_host(spec.url, secrets=given, label=spec.label))
+            try:
+                with trio.fail_after(TEST_S):
+                    await stack.patient.prepare()
+                    found = await probe(stack.prompt)
+                boot = await self._boot(asked) if asked.recovery_key else None
+                engine.keeping.join(spec.id, stack)
+                async for done, total in engine.keeping.bring_up(spec.id):
+                    yield Progress(done_bytes=done, total_bytes=total)
+                if boot is not None:
+                    await self._renew_boot(boot, asked, spec, stack)
+                await trio.to_thread.run_sync(self._keep_secrets, spec.url, given, asked.secrets_typed)
+                engine.stacks[spec.id] = stack
+                spec = replace(spec, append_only=asked.append_only or not found.can_delete)
+                await self._change(spec)
+            except BaseException as error:
+                if engine.stacks.get(spec.id) is not stack:
+                    engine.keeping.leave(spec.id)
+                    with trio.CancelScope(shield=True):  # closes connections
+                        await stack.aclose()
+                if isinstance(error, trio.TooSlowError):
+                    raise Unavailable(f"{spec.label}: the probe took more than {TEST_S:.0f} s") from error
+                raise
+            yield Done(sentences=tuple(self._joined(spec, asked)))
+
+    def _new_spec(self, asked: HostAsk) -> HostSpec:
+        url, hosts = checked_url(asked.name), self._engine.vault.hosts()
+        if any(spec.url == url.text for spec in hosts):
+            raise Usage(f"{url.text} is a host of this vault already")
+        labels = {spec.label for spec in hosts}
+        usual = (f"{url.kind}-{number}" for number in range(1, len(hosts) + 2))
+        label = asked.label or next(each for each in usual if each not in labels)
+        if label in labels:
+            raise Usage(f"a host of this vault is called {label} already")
+        return HostSpec(
+            id=HostId(urandom(16)),
+            url=url.text,
+            label=label,
+            operator=asked.operator,
+            region=asked.region,
+            price_storage=_price(asked.price_storage),
+            price_egress=_price(asked.price_egress),
+            limit_bytes=asked.limit_bytes,
+            append_only=asked.append_only,
+        )
+
+    def _joined(self, spec: HostSpec, asked: HostAsk) -> Sequence[str]:
+        told = [f"{spec.label} is a host of this vault now."]
+        if not asked.recovery_key:
+            told.append(
+                f"To attach, name one of the older hosts: {spec.label} alone cannot be found with the recovery key. "
+                "(Adding with --recovery-key-file makes it so.)"
+            )
+        if spec.append_only and not asked.append_only:
+            told.append("Its credentials do not delete, so it counts as append-only.")
+        return told
+
+    def _keep_secrets(self, url: str, given: HostSecrets, typed: bool) -> None:
+        paths = self._engine.paths
+        secrets.keep(paths, paths.root, GivenSecrets(by_url={url: given}, typed=typed))
+
+    async def _boot(self, asked: HostAsk) -> Boot:
+        """The newest boot object that the recovery key opens on the hosts there are."""
+        engine, recovery = self._engine, RecoveryKey.from_text(asked.recovery_key)
+        found: list[Boot] = []
+        for spec in engine.vault.hosts():
+            stack = engine.stacks.get(spec.id)
+            if stack is not None and spec.state != "gone":
+                try:
+                    boot = await boots.find(stack.prompt, recovery)
+                except HostError:
+                    continue
+                found += [boot] if boot is not None and boot.keyring.vault == engine.device.keyring.vault else []
+        if not found:
+            raise WrongKey("this recovery key opens nothing on the hosts of this vault that answer")
+        return max(found, key=lambda boot: boot.generation)
+
+    async def _renew_boot(self, boot: Boot, asked: HostAsk, new: HostSpec, stack: Stack) -> None:
+        """A boot object of the next generation that lists the new host, on every host. Raises HostError for one that
+        does not take it; the older ones stay good."""
+        engine = self._engine
+        specs = [*engine.vault.hosts(), new]
+        stacks = {**engine.stacks, new.id: stack}
+        for spec in specs:
+            if spec.state != "gone":
+                await boots.put(
+                    stacks[spec.id].patient,
+                    spec,
+                    specs,
+                    generation=boot.generation + 1,
+                    keyring=engine.device.keyring,
+                    epochs=engine.device.epochs,
+                    recovery=RecoveryKey.from_text(asked.recovery_key),
+                    root=RootKey(boot.root_seed),
+                )
+
+    # remove, drain
+
+    async def remove(self, request: Request) -> AsyncGenerator[Message, None]:
+        """Only what is empty leaves, unless forced: then repair makes anew elsewhere what it can."""
+        async with self._lock:
+            engine, spec = self._engine, self._find(request.host.name)
+            engine.shipper.claims.check_writable()
+            others = [each for each in engine.vault.hosts() if each.id != spec.id and each.state == "active"]
+            if not others:
+                raise Usage("a vault has at least one host")
+            packs, _ = engine.packs.on_host(spec.id)
+            newest = engine.ledger.newest_upload()
+            behind = all(engine.ledger.lacking(each.id, newest) for each in others)
+            if not request.host.force and (packs or behind):
+                what = f"{packs} packs" if packs else "commits that no other host has"
+                raise Incomplete(f"{spec.label} still holds {what}: drain it first, or --force")
+            told = [f"{spec.label} is no longer a host of this vault; what lies there is still encrypted."]
+            if packs:
+                told.append(f"{packs} packs are made anew on the other hosts from what is left of them.")
+                await self._change(replace(spec, state="gone", label=f"{spec.label} (gone)"))
+            else:
+                engine.vault.delete_host(spec.id)
+                await engine.commits.durable_now()
+            engine.keeping.leave(spec.id)
+            engine.keeping.repairer.wake()
+            yield Done(sentences=tuple(told))
+
+    async def drain(self, request: Request) -> AsyncGenerator[Message, None]:
+        """Nothing new goes there; what is there moves to the others in the background."""
+        async with self._lock:
+            spec, policy = self._find(request.host.name), self._engine.vault.policy()
+            if spec.state == "gone":
+                raise Usage(f"{spec.label} is gone")
+            await self._change(replace(spec, state="draining"))
+            packs, _ = self._engine.packs.on_host(spec.id)
+            told = [f"{spec.label} is being emptied: {packs} packs; megafs hosts shows how many are left."]
+            active = [each for each in self._engine.vault.hosts() if each.state == "active"]
+            if len(active) < policy.places:
+                told.append(f"{len(active)} hosts are left, the policy needs {policy.places}: add one.")
+            yield Done(sentences=tuple(told))
+
+    # test, plan, policy
+
+    async def test(self, request: Request) -> AsyncGenerator[Message, None]:
+        """Probe one host or all, one after the other: they would compete for the line."""
+        chosen = [self._find(request.host.name)] if request.host.name else self._engine.vault.hosts()
+        results: list[HostTest] = []
+        for number, spec in enumerate(chosen):
+            stack = self._engine.stacks.get(spec.id)
+            if stack is not None and spec.state != "gone":
+                yield Progress(done_bytes=number, total_bytes=len(chosen))
+                results.append(await _tested(spec, stack))
+        yield Tested(hosts=tuple(results))
+
+    async def plan(self, request: Request) -> AsyncGenerator[Message, None]:
+        """What the policy, or another one, means with these hosts and what the vault holds now."""
+        engine = self._engine
+        policy = asked_policy(request) or engine.vault.policy()
+        stored = engine.packs.stored_bytes()
+        states = [state for state in engine.space.states() if state.spec.state != "gone"]
+        plan = await trio.to_thread.run_sync(explain, states, policy, stored)
+        yield Planned(
+            hosts=tuple(
+                PlannedHost(
+                    label=host.label,
+                    obstacle=host.obstacle,
+                    stored_bytes=host.stored_bytes,
+                    month_price=f"{host.month_price:.4f}",
+                )
+                for host in plan.hosts
+            ),
+            copies=0 if policy.k else policy.copies,
+            k=policy.k,
+            m=policy.m,
+            plain_bytes=stored,
+            stored_bytes=plan.stored_bytes,
+            places_wanted=plan.places_wanted,
+            places_found=plan.places_found,
+            month_price=f"{plan.month_price:.4f}",
+            read_price=f"{plan.read_price:.4f}",
+            survives_hosts=plan.survives_hosts,
+            survives_operators=plan.survives_operators,
+            survives_regions=plan.survives_regions,
+            remarks=plan.remarks,
+        )
+
+    async def policy(self, request: Request) -> AsyncGenerator[Message, None]:
+        """New packs follow at once, the others in the background."""
+        async with self._lock:
+            engine, policy = self._engine, asked_policy(request)
+            if policy is None:
+                raise Usage("a policy is --copies N or --shards K+M")
+            engine.shipper.claims.check_writable()
+            active = [spec for spec in engine.vault.hosts() if spec.state == "active"]
+            if policy.places > len(active):
+                raise Usage(f"this policy needs {policy.places} hosts, and the vault has {len(active)} active ones")
+            engine.vault.set_policy(policy)
+            await engine.commits.durable_now()
+            engine.keeping.repairer.wake()
+            waiting = len(engine.packs.with_other_copies(policy.places, policy.shards))
+            waiting += len(engine.packs.with_fewer_copies(policy.places))
+            yield Done(
+                sentences=(
+                    "New packs follow the new policy from now on.",
+                    f"{waiting} packs are changed to it in the background; until then they stay as safe as they were.",
+                )
+            )
+
+
+def asked_policy(request: Request) -> Policy | None:
+    """The policy that a request names; None for none. The client has checked its bounds; so do we."""
+    if request.k or request.m:
+        if not (request.k > 0 and request.m > 0 and request.k + request.m <= 32):
+            raise Usage("shards are K+M, at least 1+1 and at most 32 in all")
+        return Policy(k=request.k, m=request.m)
+    if not request.copies:
+        return None
+    if not 0 < request.copies <= 32:
+        raise Usage("copies are between 1 and 32")
+    return Policy(copies=request.copies)
+
+
+async def _tested(spec: HostSpec, stack: Stack) -> HostTest:
+    try:
+        with trio.fail_after(TEST_S):
+            found = await probe(stack.prompt)
+    except HostError as error:
+        return HostTest(label=spec.label, url=spec.url, error=str(error))
+    except trio.TooSlowError:
+        return HostTest(label=spec.label, url=spec.url, error=f"the probe took more than {TEST_S:.0f} s")
+    free = found.usage.free_bytes
+    return HostTest(
+        label=spec.label,
+        url=spec.url,
+        latency_us=int(found.latency_s * 1e6),
+        upload_bytes_s=int(found.upload_bytes_s),
+        download_bytes_s=int(found.download_bytes_s),
+        can_delete=found.can_delete,
+        can_list=found.can_list,
+        free_bytes=-1 if free is None else free,
+    )
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text or "0")
+    except ValueError as error:
+        raise Usage(f"a price is a number, unlike {text!r}") from error
+    if not 0 <= price < 1e6:
+        raise Usage(f"a price is at least 0, unlike {text!r}")
+    return price

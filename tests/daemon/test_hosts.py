@@ -1,0 +1,129 @@
+"""Hosts of a living vault, by the command line: added, tested, planned, drained, removed; the policy changed."""
+
+import json
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests import servers
+from tests.daemon.drive import LIMIT_S
+
+pytestmark = pytest.mark.mounted
+CONTENT = random.Random(1).randbytes(2 << 20)
+
+
+def until(drive, what, wanted):
+    """Wait for the daemon's background work: until ``what`` (hosts in JSON) satisfies ``wanted``."""
+    deadline = time.monotonic() + LIMIT_S
+    while not wanted(found := drive.told(*what)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)  # another process works, which no event tells
+    return found
+
+
+def test_a_host_joins_takes_over_and_suffices_alone(drives, folders):
+    drive = drives("first", [folders[0].as_uri()])
+    drive.create()
+    drive.mount()
+    (drive.mountpoint / "file").write_bytes(CONTENT)
+    drive.sync()
+    drive.run("hosts", "v", "remove", "file-1", status=2)  # the only one
+    added = drive.run("hosts", "v", "add", folders[1].as_uri(), "--label", "new", "--recovery-key-file", drive.words)
+    assert "new is a host" in added.stdout
+    assert "older hosts" not in added.stdout
+    drive.run("hosts", "v", "add", folders[1].as_uri(), status=2)
+    assert [each["error"] for each in drive.told("hosts", "v", "test")] == ["", ""]
+    assert drive.run("hosts", "v", "remove", "file-1", status=7).stderr.count("\n") == 1
+    drive.run("hosts", "v", "drain", "file-1")
+    by_label = until(
+        drive,
+        ("hosts", "v"),
+        lambda hosts: not any(host["objects"] for host in hosts if host["label"] == "file-1"),
+    )
+    assert {host["label"]: host["state"] for host in by_label} == {"file-1": "draining", "new": "ok"}
+    drive.sync()
+    drive.run("hosts", "v", "remove", "file-1")
+    assert [host["label"] for host in drive.told("hosts", "v")] == ["new"]
+    (drive.mountpoint / "later").write_bytes(CONTENT[:1000])
+    drive.sync()
+    drive.unmount()
+    shutil.rmtree(folders[0])
+    other = drives("second", [folders[1].as_uri()])
+    other.attach(drive.words)
+    other.mount()
+    assert (other.mountpoint / "file").read_bytes() == CONTENT
+    assert (other.mountpoint / "later").read_bytes() == CONTENT[:1000]
+    other.unmount()
+
+
+def test_the_policy_of_a_living_vault(drives, folders):
+    drive = drives("first", [folder.as_uri() for folder in folders[:3]])
+    drive.create("--copies", 2)
+    drive.mount()
+    (drive.mountpoint / "file").write_bytes(CONTENT)
+    drive.sync()
+    drive.run("policy", "v", "--shards", "2+2", status=2)
+    told = drive.run("hosts", "v", "add", folders[3].as_uri(), "--price-storage", "0.01", "--limit", "1G")
+    assert "older hosts" in told.stdout
+    plan = drive.told("hosts", "v", "plan", "--shards", "2+2")
+    assert (plan["survives_hosts"], plan["places_found"]) == (2, 4)
+    assert drive.told("hosts", "v", "plan")["survives_hosts"] == 1
+    drive.run("policy", "v", "--shards", "2+2")
+    assert drive.told("policy", "v") == {"copies": 0, "k": 2, "m": 2}
+    half = len(CONTENT) // 2
+    until(
+        drive,
+        ("hosts", "v"),
+        lambda hosts: all(host["objects"] and half <= host["stored_bytes"] < len(CONTENT) for host in hosts),
+    )
+    drive.sync()
+    drive.unmount()
+    drive.forget_cache()
+    for folder in folders[:2]:
+        shutil.rmtree(folder)
+    drive.mount()
+    assert (drive.mountpoint / "file").read_bytes() == CONTENT
+    drive.unmount()
+
+
+def test_secrets_are_kept_apart(drives, tmp_path):
+    """S3, from its secret in a file to a mount; no secret in arguments, environment or the clear of anything else."""
+    with servers.moto(tmp_path / "moto") as server:
+        urls = [server.place("one"), server.place("two")]
+        drive = drives("first", urls)
+        refused = drive.run(
+            "create", "v", *drive.hosts(), "--passphrase-file", drive.phrase, status=2, start_new_session=True
+        )
+        assert "secret key" in refused.stderr
+        assert "--secrets-file" in refused.stderr
+        file = tmp_path / "secrets.toml"
+        file.write_text("".join(f'["{url}"]\nsecret_key = "{servers.SECRET}"\n' for url in urls))
+        file.chmod(0o600)
+        drive.create("--secrets-file", file)
+        drive.mount("--bandwidth", "50M/50M")
+        (drive.mountpoint / "file").write_bytes(CONTENT)
+        drive.sync()
+        listed = drive.run("hosts", "v")
+        assert servers.SECRET not in listed.stdout + listed.stderr
+        processes = subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
+        assert servers.SECRET not in processes
+        drive.unmount()
+        kept = [
+            path for path in drive.state.rglob("*") if path.is_file() and servers.SECRET.encode() in path.read_bytes()
+        ]
+        assert [path.name for path in kept] == ["secrets"]
+        assert kept[0].stat().st_mode & 0o777 == 0o600
+
+        other = drives("second", urls[:1])
+        other.attach(drive.words, "--secrets-file", file, urls=urls[1:])
+        (other.state / "v" / "secrets").unlink()
+        other.mount()
+        assert json.loads(other.run("hosts", "v", "--json").stdout)[0]["state"] == "unreachable"
+        other.unmount()
+        other.run("hosts", "v", "secrets", urls[0], "--secrets-file", file)
+        other.mount()
+        assert (other.mountpoint / "file").read_bytes() == CONTENT
+        other.unmount()
