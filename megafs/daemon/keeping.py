@@ -54,6 +54,9 @@ class Local(Protocol):
     commits: Committer
     landscape: Landscape
 
+    @property
+    def stacks(self) -> Mapping[HostId, Stack]: ...
+
 
 class Keeping:
     """The loops that keep the hosts as the policy wants them."""

@@ -7,6 +7,7 @@ commit, so the index never names bytes that are not synced.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import trio
 
@@ -14,6 +15,7 @@ from megafs.config import CHUNK_BYTES, MIB, SMALL_CHUNK_BYTES
 from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unavailable
 from megafs.files.pending import Group, Pending
 from megafs.files.ranges import Span, clip, overlay
+from megafs.files.settle import SMALL_BYTES, Settler
 from megafs.index.extents import Extents, Row
 from megafs.index.inodes import Inodes
 from megafs.model import ChunkId, ChunkPlace, Ino
@@ -69,11 +71,14 @@ class Content:
         self.failing: MegaFSError | None = None  # why the last batch could not be stored; None: it could
         self.errors: dict[Ino, tuple[int, int]] = {}  # (serial, errno) of a late error: each handle reports it once
         self._error_serial = 0
+        self.settler = Settler(self.settle)
+        self.on_change: Callable[[], None] = lambda: None  # content became pending without a request
 
     async def run(self) -> None:
         """The sealer: takes full runs as they come, everything when RAM fills. Ends by cancellation."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.settler.run)
             while True:
                 await self._work.wait()
                 self._work = trio.Event()
@@ -221,6 +226,8 @@ class Content:
                 else:
                     skip = part.base + span.skip - part.skip
                     added += self._extents.write(part.ino, [(span.start, span.stop, place.chunk, skip)])
+                    if span.stop - span.start < SMALL_BYTES:
+                        self.settler.note(part.ino, span.start)
             self._inodes.grow(part.ino, spans[-1].stop, added)
 
     def hold(self) -> None:
@@ -233,6 +240,19 @@ class Content:
         held, self._held = self._held or [], None
         for landing in held:
             self._land(*landing)
+
+    async def settle(self, ino: Ino, start: int, stop: int) -> bool:
+        """Write what the index has of the range again, in one piece, unless it changes meanwhile or has a hole."""
+        rows = self._extents.covering(ino, start, stop)
+        if ino in self._pending.nodes or any(left[1] != right[0] for left, right in pairwise(rows)):
+            return False
+        start, stop = (max(start, rows[0][0]), min(stop, rows[-1][1])) if rows else (start, start)
+        data = await self._found(ino, start, stop, rows)
+        if not rows or ino in self._pending.nodes or rows != self._extents.covering(ino, start, stop):
+            return False
+        self._pending.write(ino, start, bytes(data), CHUNK_BYTES)
+        self.on_change()
+        return True
 
     # -- reading
 
