@@ -54,9 +54,6 @@ class Local(Protocol):
     commits: Committer
     landscape: Landscape
 
-    @property
-    def stacks(self) -> Mapping[HostId, Stack]: ...
-
 
 class Keeping:
     """The loops that keep the hosts as the policy wants them."""
