@@ -243,6 +243,11 @@ class Reader:
             self._packs.note_fetched(place.pack, len(sealed), int(time.time() / 60))
         return plain
 
+    async def mend(self, place: ChunkPlace) -> None:
+        """The local file has it damaged: fetch it anew. Raises Unavailable."""
+        await self._fetch(self.pack(place.pack), place)
+        self.healed += 1
+
     def _keep(self, place: ChunkPlace, sealed: bytes) -> None:
         self._disk.ensure(place.pack)
         self._disk.write(place.pack, place.offset, [sealed])

@@ -1,0 +1,209 @@
+"""Is everything there, and right? Index, local pack files and hosts compared; nothing is changed unless asked to.
+
+In: an open index, the pack files, the hosts. Out: findings, one by one, then counts. The rules of the index are those
+of index.invariants, which the crash simulator uses as well. Runs beside a mount: the index is read in a snapshot.
+Repair does only what loses nothing: counts are made true, what has no name goes to lost+found, stray pack files are
+moved aside, damaged chunks and copies are made anew from those that are right.
+"""
+
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from megafs.crypto.keys import Keyring, ident_pack
+from megafs.crypto.merkle import root as merkle_root
+from megafs.crypto.seal import digest
+from megafs.errors import DiskError, HostError, MegaFSError, ObjectMissing
+from megafs.index.database import Database
+from megafs.index.invariants import faults
+from megafs.index.mend import Mender
+from megafs.index.packs import SHIPPED, Packs
+from megafs.model import ChunkPlace, HostId, Kind, Pack, PackNumber
+from megafs.placement import WHOLE
+from megafs.store.disk import Disk
+from megafs.store.reader import ABSENT, Reader
+from megafs.sync.objects import Objects
+
+SAMPLED_CHUNKS = 500  # of local files, unless all are asked for
+SAMPLED_COPIES = 50  # of each host
+MOST_FINDINGS = 1_000
+STRAYS = "lost+found"  # in the vault's directory, for pack files that the index does not know
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong. Names ids and hosts, never files."""
+
+    where: str  # index, local, or a host's label
+    rule: str
+    subject: str
+    sentence: str
+    repaired: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What was looked at."""
+
+    chunks: int = 0
+    copies: int = 0
+    silent: list[str] = field(default_factory=list)  # hosts that did not answer
+
+
+class Checker:
+    """One check. Owner of its findings."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        database: Database,
+        packs: Packs,
+        disk: Disk,
+        keyring: Keyring,
+        reader: Reader,
+        objects: Objects,
+        labels: dict[HostId, str],
+        durable_now: Callable[[], Awaitable[None]],
+        lost_copy: Callable[[Pack, HostId, int], None],
+        full: bool,
+        repair: bool,
+    ) -> None:
+        """``lost_copy`` has a copy made anew; ``durable_now`` makes what repair changed durable."""
+        self._root, self._database, self._packs, self._disk = root, database, packs, disk
+        self._keyring, self._reader, self._objects, self._labels = keyring, reader, objects, labels
+        self._durable_now, self._lost_copy = durable_now, lost_copy
+        self._full, self._repair = full, repair
+        self._chance = random.Random()
+        self.findings: list[Finding] = []
+        self.counts = Counts()
+
+    async def run(self) -> None:
+        """All of it. Raises nothing for what it finds; a disk that fails altogether raises DiskError."""
+        await self._check_index()
+        await self._check_files()
+        await self._check_chunks()
+        for host in self._objects.hosts:
+            await self._check_host(host)
+        if self._repair:
+            await self._durable_now()
+
+    def _note(self, where: str, rule: str, subject: str, sentence: str, *, repaired: bool = False) -> None:
+        if len(self.findings) < MOST_FINDINGS:
+            finding = Finding(where=where, rule=rule, subject=subject, sentence=sentence, repaired=repaired)
+            self.findings.append(finding)
+
+    # -- the index
+
+    async def _check_index(self) -> None:
+        def look() -> list[tuple[str, str, str]]:
+            with self._database.snapshot() as connection:
+                return [(fault.rule, str(fault.row), fault.text) for fault in faults(connection)]
+
+        found = await trio.to_thread.run_sync(look)
+        mended: set[tuple[str, int | str]] = set()
+        if found and self._repair:
+            mended = Mender(self._database, time.time_ns()).mend()
+        done = {(rule, str(row)) for rule, row in mended}
+        for rule, row, text in found:
+            self._note("index", rule, row, text, repaired=(rule, row) in done)
+
+    # -- local files
+
+    async def _check_files(self) -> None:
+        """Files that the index does not know; files that are not here and nowhere else."""
+        known = {number: state for number, _, state, _ in self._packs.locals()}
+        there = set(await trio.to_thread.run_sync(self._disk.numbers))
+        known |= {number: state for number, _, state, _ in self._packs.locals()}  # a pack may have begun meanwhile
+        for number in sorted(there - set(known)):
+            if self._repair:
+                await trio.to_thread.run_sync(self._set_aside, number)
+            self._note("local", "stray", str(number), "a pack file that the index does not know", repaired=self._repair)
+        for number, state in sorted(known.items()):
+            if state != SHIPPED and number not in there and self._packs.places(number):
+                self._note("local", "missing", str(number), "a pack file that is on no host yet is missing")
+
+    def _set_aside(self, number: PackNumber) -> None:
+        """Thread. Its bytes may be somebody's only copy, so they are kept."""
+        folder = self._root / STRAYS
+        folder.mkdir(mode=0o700, exist_ok=True)
+        source = self._disk.path(number)
+        os.rename(source, folder / source.name)
+
+    async def _check_chunks(self) -> None:
+        places: list[ChunkPlace] = []
+        states = {number: state for number, _, state, _ in self._packs.locals()}
+        for number in states:
+            places += self._packs.places(number)
+            await trio.lowlevel.checkpoint()
+        if not self._full and len(places) > SAMPLED_CHUNKS:
+            places = self._chance.sample(places, SAMPLED_CHUNKS)
+        for place in sorted(places, key=lambda each: (each.pack, each.offset)):
+            self.counts.chunks += 1
+            is_right = await trio.to_thread.run_sync(self._is_right, place, states[place.pack] == SHIPPED)
+            if not is_right and self._packs.local(place.pack) is not None and self._packs.get(place.pack) is not None:
+                await self._damaged(place)
+
+    def _is_right(self, place: ChunkPlace, may_be_absent: bool) -> bool:
+        """Thread."""
+        try:
+            sealed = self._disk.read(place.pack, place.offset, place.sealed_bytes)
+        except DiskError:
+            return False
+        if may_be_absent and (len(sealed) < place.sealed_bytes or sealed[:24] == ABSENT):
+            return True  # a sparse copy
+        return digest(sealed) == place.digest
+
+    async def _damaged(self, place: ChunkPlace) -> None:
+        repaired = False
+        if self._repair:
+            try:
+                await self._reader.mend(place)
+                repaired = True
+            except MegaFSError:
+                pass  # no host has it right, either: it is listed as not repaired
+        subject = f"{place.pack} at {place.offset}"
+        self._note("local", "damaged", subject, "a chunk in a local pack file is damaged", repaired=repaired)
+
+    # -- hosts
+
+    async def _check_host(self, host: HostId) -> None:
+        """Each copy of it, or some: there, of the right length, and in full of the right bytes."""
+        label = self._labels[host]
+        copies = [
+            (pack, shard, root)
+            for pack in self._packs.all()
+            for where, shard, root in self._packs.copies(pack.number)
+            if where == host
+        ]
+        if not self._full and len(copies) > SAMPLED_COPIES:
+            copies = self._chance.sample(copies, SAMPLED_COPIES)
+        for pack, shard, root in copies:
+            try:
+                wrong = await self._copy_fault(host, pack, shard, root)
+            except HostError:
+                self.counts.silent.append(label)
+                return
+            self.counts.copies += 1
+            if wrong:
+                if self._repair:
+                    self._lost_copy(pack, host, shard)
+                self._note(label, "copy", str(pack.number), wrong, repaired=self._repair)
+
+    async def _copy_fault(self, host: HostId, pack: Pack, shard: int, root: bytes) -> str:
+        """What is wrong with a copy; empty: nothing. Raises HostError if the host does not answer."""
+        ident = ident_pack(pack.id, shard)
+        try:
+            if self._full:
+                data = await self._objects.get(host, Kind.PACK, ident)
+                found = await trio.to_thread.run_sync(merkle_root, data)
+                return "" if found == root else "a copy is damaged"
+            size = await self._objects.hosts[host].head(self._objects.name(host, Kind.PACK, ident))
+        except ObjectMissing:
+            return "a copy is missing"
+        return "" if shard != WHOLE or size == pack.stored_bytes else "a copy has another length"
