@@ -77,7 +77,7 @@ class Calls:
 
     async def hosts(self, request: Request) -> AsyncGenerator[Message, None]:
         engine = self._engine
-        for host, stack in engine.stacks.items():
+        for host, stack in list(engine.stacks.items()):
             try:
                 usage = await stack.prompt.usage()
             except HostError:

@@ -18,7 +18,7 @@ from megafs.index.inodes import Inodes
 from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.index.vault import Vault
-from megafs.model import HostId, HostState
+from megafs.model import HostId, HostSpec, HostState
 from megafs.store.cache import Cache, default_limit
 from megafs.store.disk import Disk
 from megafs.store.fetcher import HostFetcher
@@ -45,8 +45,9 @@ class Takeover:
 class Space:
     """What hosts say they have free, as statfs and placement need it. Owner of the last answers."""
 
-    def __init__(self, vault: Vault, stacks: Mapping[HostId, Stack]) -> None:
-        self._vault, self._stacks = vault, stacks
+    def __init__(self, vault: Vault, stacks: Mapping[HostId, Stack], packs: Packs) -> None:
+        self._vault, self._stacks, self._packs = vault, stacks, packs
+        self._counted: dict[HostId, tuple[int, int]] = {}  # newest copy row when counted, bytes
         self.free: dict[HostId, int | None] = {}
         self.used: dict[HostId, int] = {}
 
@@ -60,12 +61,28 @@ class Space:
                     spec=spec,
                     healthy=stack is not None and stack.measured.healthy,
                     full=stack is not None and stack.measured.full,
-                    used_bytes=self.used.get(spec.id, 0),
+                    used_bytes=self._used(spec),
                     free_bytes=self.free.get(spec.id),
                     latency_s=stack.measured.latency_s if stack is not None else 0.0,
                 )
             )
         return states
+
+    def _used(self, spec: HostSpec) -> int:
+        """Bytes on the host. Against a limit that its owner set, what we put there counts; what is under way comes on
+        top of it, a few packs at most."""
+        if not spec.limit_bytes:
+            return self.used.get(spec.id, 0)
+        newest = self._packs.newest_copy()
+        counted, used = self._counted.get(spec.id, (-1, 0))
+        if counted != newest:
+            used = self._packs.on_host(spec.id)[1]
+            self._counted[spec.id] = newest, used
+        return used
+
+    def recount(self) -> None:
+        """Copies may have been deleted."""
+        self._counted.clear()
 
     def total_and_free(self, stored: int) -> tuple[int, int]:
         """For statfs, in bytes of content: as much is free as every one of the hosts that a pack needs can take."""
@@ -120,7 +137,7 @@ class Engine:
         )
         self.content.on_change = self.commits.note_change
         self.cache.durable_now = self.commits.durable_now
-        self.space, self.takeover = Space(self.vault, stacks), Takeover()
+        self.space, self.takeover = Space(self.vault, stacks, self.packs), Takeover()
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)
         self.keeping = Keeping(self, lost=lambda: self.takeover.tell())
 

@@ -91,6 +91,7 @@ class HostCalls:
                     await self._renew_boot(boot, asked, spec, stack)
                 await trio.to_thread.run_sync(self._keep_secrets, spec.url, given, asked.secrets_typed)
                 engine.stacks[spec.id] = stack
+                engine.space.free[spec.id] = found.usage.free_bytes
                 spec = replace(spec, append_only=asked.append_only or not found.can_delete)
                 await self._change(spec)
             except BaseException as error:

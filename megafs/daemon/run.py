@@ -199,7 +199,8 @@ class Session:
     async def _ask_usage(self) -> None:
         space = self.engine.space
         while True:
-            for host, stack in self.engine.stacks.items():
+            space.recount()
+            for host, stack in list(self.engine.stacks.items()):
                 try:
                     usage = await stack.prompt.usage()
                 except MegaFSError as error:

@@ -114,6 +114,10 @@ class Packs:
         ).get
         return int(row[0]), int(row[1])
 
+    def newest_copy(self) -> int:
+        """The greatest id of a copy row: another one means that there are more."""
+        return int(self._execute("SELECT max(id) FROM copy").get or 0)
+
     def stored_bytes(self) -> int:
         """Bytes of all closed packs; thousands of rows at most for a terabyte."""
         return int(self._execute("SELECT coalesce(sum(stored), 0) FROM pack WHERE dead_since = 0").get)
