@@ -30,7 +30,8 @@ from megafs.sync.stream import Stream
 log = logging.getLogger(__name__)
 
 SWEEP_S = 2.0
-SLICE_ROWS = 2_000  # of a doomed file, or candidates, between two looks at other tasks
+SLICE_ROWS = 250  # of a doomed file, or candidates, between two looks at other tasks: about 10 ms
+SLICES = 40  # in one sweep, so that a commit stays small: 10,000 chunks, at least 2.5 GB of a large file
 TEND_S = 60.0  # how often hosts are looked after
 DROP_BEFORE_S = 15.0  # a commit that waits longer is not delayed by dropping packs that it names
 DELETES_AT_ONCE = 500
@@ -102,9 +103,17 @@ class Collector:
 
     async def sweep(self) -> None:
         """One look at what died since the last."""
-        while self._reap():
+        for _ in range(SLICES):
+            if not self._reap():
+                break
             await trio.lowlevel.checkpoint()
-        dead = self._bury()
+        dead: list[ChunkPlace] = []
+        for _ in range(SLICES):
+            looked, found = self._bury()
+            dead += found
+            if looked < SLICE_ROWS:
+                break
+            await trio.lowlevel.checkpoint()
         emptied = self._emptied({place.pack for place in dead})
         if dead or emptied:
             await self._commits.durable_now()
@@ -123,17 +132,20 @@ class Collector:
             self._inodes.grow(ino, 0, -freed)
         return True
 
-    def _bury(self) -> list[ChunkPlace]:
-        """Delete the rows of chunks that no extent names."""
-        dead = []
+    def _bury(self) -> tuple[int, list[ChunkPlace]]:
+        """Delete the rows of chunks that no extent names, of one slice. Returns how many were looked at and settled."""
+        settled, dead = 0, []
         for chunk in self._extents.suspects(SLICE_ROWS):
             place = None if self._extents.is_used(chunk) else self._extents.place(chunk)
             if place is None:
                 self._extents.clear_suspicion(chunk)
-            elif self._is_idle(chunk):  # else a read is under way; it is looked at again
+            elif self._is_idle(chunk):
                 self._extents.delete_chunk(chunk)
                 dead.append(place)
-        return dead
+            else:
+                continue  # a read is under way; it is looked at again
+            settled += 1
+        return settled, dead
 
     def _emptied(self, numbers: set[PackNumber]) -> list[PackNumber]:
         """Shipped packs that hold nothing alive any more: dead from now on, their files here go."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from megafs.crypto.keys import ident_checkpoint, ident_commit, ident_head
 from megafs.errors import Corrupt, ObjectMissing, RolledBack, Unavailable
-from megafs.index.ledger import Ledger
+from megafs.index.ledger import KnownHead, Ledger
 from megafs.index.schema import VERSION
 from megafs.model import HostId, Kind
 from megafs.sync import gallop
@@ -171,10 +171,10 @@ async def read_checkpoint(objects: Objects, trust: Trust, step: Step) -> Checkpo
     return listed
 
 
-async def setbacks(objects: Objects, trust: Trust, ledger: Ledger) -> list[str]:
-    """What hosts no longer say although they did: one sentence for each. Raises RolledBack for a history that differs
-    from the one this device has seen (a fork)."""
-    told: list[str] = []
+async def forgetful(objects: Objects, trust: Trust, ledger: Ledger) -> list[tuple[HostId, KnownHead]]:
+    """Hosts that no longer have a head that they acknowledged. Raises RolledBack for a history that differs from the
+    one this device has seen (a fork)."""
+    found: list[tuple[HostId, KnownHead]] = []
     for known in ledger.heads():
         ident = ident_head(known.device, known.seq)
 
@@ -186,5 +186,5 @@ async def setbacks(objects: Objects, trust: Trust, ledger: Ledger) -> list[str]:
             if head is not None and head.step.hash != known.hash:
                 raise RolledBack(f"two histories: commit {known.seq} of device {known.device} differs on a host")
             if head is None and ledger.host_head(host, known.device) >= known.seq:
-                told.append(f"host {host.hex()[:8]} no longer has commit {known.seq} of device {known.device}")
-    return told
+                found.append((host, known))
+    return found

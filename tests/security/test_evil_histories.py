@@ -272,18 +272,18 @@ async def test_rollback_to_every_older_state(tmp_path):
             await drive.sync()
             pictures.append({host: puppet.picture() for host, puppet in rig.puppets.items()})
         right, ledger = rows(drive.engine.database), drive.engine.ledger
-        assert await survey.setbacks(rig.objects(), rig.device.trust, ledger) == []
+        assert await survey.forgetful(rig.objects(), rig.device.trust, ledger) == []
         *olds, _ = pictures
         for old in olds:
             for liars in (1, 2):
                 for host in list(rig.puppets)[:liars]:
                     rig.puppets[host].world = old[host]
-                told = await survey.setbacks(rig.objects(), rig.device.trust, ledger)
+                told = await survey.forgetful(rig.objects(), rig.device.trust, ledger)
                 assert len(told) == liars
                 assert await verdict(rig, right) == "right"
             for host, puppet in rig.puppets.items():
                 puppet.world = old[host]
-            assert len(await survey.setbacks(rig.objects(), rig.device.trust, ledger)) == 3
+            assert len(await survey.forgetful(rig.objects(), rig.device.trust, ledger)) == 3
             older = await rig.attached_rows()
             assert len(older["dirent"]) < len(right["dirent"])  # the miss: all hosts, and no state to compare with
             for puppet in rig.puppets.values():
@@ -313,10 +313,10 @@ async def test_a_fork_is_noticed_at_first_contact(tmp_path):
         await drive.sync()
         ledger = drive.engine.ledger
         first, second = rig.puppets
-        assert await survey.setbacks(rig.objects(), rig.device.trust, ledger) == []
+        assert await survey.forgetful(rig.objects(), rig.device.trust, ledger) == []
         rig.puppets[first].world = mine[first]
         with pytest.raises(RolledBack, match="two histories"):
-            await survey.setbacks(rig.objects(), rig.device.trust, ledger)
+            await survey.forgetful(rig.objects(), rig.device.trust, ledger)
     with pytest.raises(MegaFSError):  # a new device takes neither a mixture nor a silent choice of one
         rig.puppets[first].deed = lambda name, data: data
         mixed = dict(mine[first])

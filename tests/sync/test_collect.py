@@ -1,5 +1,6 @@
 """What dies is removed, here and on hosts, and nothing else."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import randbytes
@@ -10,8 +11,8 @@ import trio
 from megafs.config import Settings
 from megafs.crypto.keys import ident_commit, ident_pack
 from megafs.index.ledger import KeptCheckpoint
-from megafs.model import HostId, Kind
-from megafs.sync.collect import Collector, removable
+from megafs.model import ChunkId, HostId, Kind
+from megafs.sync.collect import SLICE_ROWS, Collector, removable
 from tests.sync.rig import Device, World, attached, checkpointer
 from tests.sync.test_recover import same_content
 
@@ -23,7 +24,7 @@ def world() -> World:
     return World()
 
 
-def collector(device: Device) -> Collector:
+def collector(device: Device, is_idle: Callable[[ChunkId], bool] = lambda chunk: True) -> Collector:
     return Collector(
         objects=device.objects,
         ledger=device.ledger,
@@ -37,7 +38,7 @@ def collector(device: Device) -> Collector:
         landscape=device.world.landscape,
         settings=device.settings,
         clock=device.clock,
-        is_idle=lambda chunk: True,
+        is_idle=is_idle,
     )
 
 
@@ -101,6 +102,39 @@ async def test_deleted_data_leaves_the_cache_and_the_hosts(
     same_content(one, two)
     one.crash()
     two.crash()
+
+
+async def test_many_chunks_die_in_one_sweep(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    async with one.shipping():
+        collect = collector(one)
+        inodes = [await one.write(b"f%d" % n, b"x" * 100) for n in range(2)]
+        (place, *_) = one.packs.places(one.packs.newest())
+        for n in range(3 * SLICE_ROWS):  # as a file of many chunks leaves them behind
+            chunk = ChunkId(b"%016d" % n)
+            one.extents.add_chunk(place._replace(chunk=chunk))
+            one.extents.suspect(chunk)
+        await one.remove(inodes[0])
+        await collect.sweep()
+        assert not one.extents.suspects(1)
+        assert len(one.packs.places(one.packs.newest())) == 1
+    one.crash()
+
+
+async def test_what_is_being_read_stays_for_now(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    async with one.shipping():
+        read: set[ChunkId] = set()
+        collect = collector(one, lambda chunk: chunk not in read)
+        ino = await one.write(b"f", randbytes(1000))
+        await one.remove(ino)
+        read.update(one.extents.suspects(10))
+        await collect.sweep()
+        assert len(one.extents.suspects(10)) == 1
+        read.clear()
+        await collect.sweep()
+        assert not one.extents.suspects(10)
+    one.crash()
 
 
 async def test_parts_of_shared_packs_are_punched(world: World, tmp_path: Path, autojump_clock: object) -> None:

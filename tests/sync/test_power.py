@@ -103,7 +103,7 @@ async def run(
 
 async def test_power_cuts(tmp_path: Path, autojump_clock: object) -> None:
     blown = 0
-    for step in range(1, STEPS, 3):
+    for step in range(1, STEPS, 4):
         world, seen = World(), {}
         signer = world.identity.signer(1)
         root = tmp_path / str(step) / "1"

@@ -10,7 +10,7 @@ import trio
 from megafs.errors import Corrupt, MegaFSError, ReadOnly, RolledBack, Unavailable
 from megafs.model import HostId
 from megafs.sync import recover
-from megafs.sync.survey import setbacks, survey
+from megafs.sync.survey import survey
 from tests.support.hosts import Evil, EvilHost
 from tests.sync.rig import Device, World, attached
 
@@ -165,19 +165,6 @@ async def test_one_evil_host_changes_nothing(world: World, tmp_path: Path, autoj
         assert deed in (Evil.WITHHOLD, Evil.OLD)
         assert database.connection.execute("SELECT count(*) FROM dirent").get == 0
     database.close()
-    one.crash()
-
-
-async def test_a_host_that_forgot_is_named(world: World, tmp_path: Path, autojump_clock: object) -> None:
-    one = Device(world, tmp_path / "1", world.identity.signer(1))
-    async with one.shipping():
-        await one.write(b"a", randbytes(3000))
-        await one.sync()
-    assert await setbacks(one.objects, world.identity.trust, one.ledger) == []
-    forgetful = HostId(bytes([2]) * 16)
-    world.memory[forgetful].objects.clear()
-    (sentence,) = await setbacks(one.objects, world.identity.trust, one.ledger)
-    assert forgetful.hex()[:8] in sentence
     one.crash()
 
 
