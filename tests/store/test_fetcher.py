@@ -1,0 +1,166 @@
+"""Reads of packs from hosts: the slices that hold a range, else any k right shards, whatever hosts do meanwhile."""
+
+import random
+from os import urandom
+
+import pytest
+import trio
+
+from megafs.crypto.keys import Keyring, ident_pack
+from megafs.crypto.merkle import root as merkle_root
+from megafs.errors import Unavailable
+from megafs.hosts import stacked
+from megafs.index.database import Database
+from megafs.index.packs import Packs
+from megafs.model import HostId, Kind, PackId, Policy
+from megafs.packs import shards
+from megafs.store.fetcher import HostFetcher
+from tests.support.hosts import CountingHost, DyingHost, MemoryHost, SlowHost
+
+CONTENT = random.Random(1).randbytes(300_001)
+RANGE = (149_000, 152_000)  # over the end of the first of two data shards
+POLICY = Policy(k=2, m=2)
+LIMIT_S = 30.0
+
+
+class Place:
+    """A host whose faults are at hand."""
+
+    def __init__(self, number):
+        self.id = HostId(bytes([number]) * 16)
+        self.memory = MemoryHost()
+        self.slow = SlowHost(self.memory)
+        self.counting = CountingHost(self.slow)
+        self.dying = DyingHost(self.counting, calls=1 << 60)
+        self.stack = stacked(self.dying, label=f"host {number}", reply_s=20, patience_s=0)
+
+
+class World:
+    def __init__(self, database):
+        self.packs, self.keyring = Packs(database), Keyring.create(bytes(32))
+        self.places = [Place(number) for number in range(4)]
+        self.damaged = []
+        self.start()
+        number = self.packs.open(PackId(urandom(16)), 1)
+        self.packs.close(number, len(CONTENT), merkle_root(CONTENT))
+        self.pack = self.packs.get(number)
+
+    def start(self):
+        """A fetcher that has nothing decoded yet."""
+        stacks = {place.id: place.stack for place in self.places}
+        self.fetcher = HostFetcher(self.keyring, self.packs, stacks, limit_s=LIMIT_S)
+        self.fetcher.on_damage = lambda pack, host: self.damaged.append(host)
+
+    def name(self, place, shard):
+        return self.keyring.object_name(place.id, Kind.PACK, ident_pack(self.pack.id, shard))
+
+    async def put_shards(self):
+        for place, shard, data in zip(
+            self.places, POLICY.shards, shards.encode(CONTENT, POLICY.k, POLICY.m), strict=True
+        ):
+            await place.memory.put(self.name(place, shard), data)
+            self.packs.add_copy(self.pack.number, place.id, shard, merkle_root(data))
+
+    def spoil(self, number):
+        place = self.places[number]
+        name = self.name(place, POLICY.shards[number])
+        data = bytearray(place.memory.objects[name])
+        data[100:-1:50] = bytes(len(data[100:-1:50]))
+        place.memory.objects[name] = bytes(data)
+
+    async def read(self, start=RANGE[0], stop=RANGE[1]):
+        data = await self.fetcher.fetch(self.pack, start, stop, lambda data: data == CONTENT[start:stop])
+        assert data == CONTENT[start:stop]
+
+    @property
+    def received(self):
+        return [place.counting.received_bytes for place in self.places]
+
+
+@pytest.fixture
+async def world(tmp_path):
+    database = Database(tmp_path / "index.db", bytes(32), create=True)
+    database.adopt(1)
+    world = World(database)
+    await world.put_shards()
+    yield world
+    database.close()
+
+
+async def test_a_range_costs_its_own_bytes(world):
+    await world.read()
+    await world.read(5, 10)
+    assert sum(world.received) == RANGE[1] - RANGE[0] + 5
+    assert world.received[2:] == [0, 0]
+
+
+@pytest.mark.parametrize("missing", [(0,), (1,), (0, 1), (1, 3), (2, 3)])
+async def test_any_two_of_four_suffice(world, missing):
+    for number in missing:
+        world.places[number].memory.objects.clear()
+    await world.read()
+    if 0 in missing:
+        assert world.places[0].id in world.damaged
+        before = sum(world.received)
+        await world.read(0, len(CONTENT))
+        await world.read(17, 18)
+        assert sum(world.received) <= before + len(CONTENT), "what was decoded is kept for the next readers"
+
+
+@pytest.mark.parametrize("wrong", [(0,), (0, 1), (1, 2)])
+async def test_wrong_shards_are_found_out_and_never_decoded(world, wrong, caplog):
+    for number in wrong:
+        world.spoil(number)
+    await world.read()
+    assert set(world.damaged) == {world.places[number].id for number in wrong if number < 2} | (
+        {world.places[2].id} if 2 in wrong and world.places[2].id in world.damaged else set()
+    )
+    assert set(world.fetcher.wrong) == set(world.damaged)
+
+
+async def test_too_few_are_told_and_nothing_is_given_out(world):
+    for number in (0, 1):
+        world.places[number].memory.objects.clear()
+    world.spoil(2)
+    with pytest.raises(Unavailable):
+        await world.read()
+    assert world.places[3].id not in world.damaged
+
+
+async def test_hosts_that_hang_are_overtaken(world, autojump_clock):
+    world.places[0].slow.hang = True
+    started = trio.current_time()
+    await world.read()
+    assert trio.current_time() - started < LIMIT_S
+    for place in world.places:
+        place.slow.hang = True
+    world.start()
+    started = trio.current_time()
+    with pytest.raises(Unavailable):
+        await world.fetcher.fetch(world.pack, 0, 10, lambda data: True)
+    assert trio.current_time() - started <= LIMIT_S + 1
+
+
+async def test_a_host_known_to_be_down_is_not_waited_for(world):
+    world.places[1].dying.die()
+    while world.places[1].stack.measured.healthy:
+        with pytest.raises(Exception, match="gone"):
+            await world.places[1].stack.prompt.head("a")
+    await world.read()
+    assert world.received[1] == 0
+
+
+async def test_readers_of_one_pack_share_a_decoding(world):
+    world.places[0].memory.objects.clear()
+    async with trio.open_nursery() as nursery:
+        for start in range(0, 100_000, 10_000):
+            nursery.start_soon(world.read, start, start + 10)
+    assert sum(world.received) <= 3 * shards.shard_bytes(2, len(CONTENT))
+
+
+async def test_whole_copies_come_first(world):
+    place = world.places[3]
+    await place.memory.put(world.name(place, -1), CONTENT)
+    world.packs.add_copy(world.pack.number, place.id, -1, world.pack.root)
+    await world.read()
+    assert world.received == [0, 0, 0, RANGE[1] - RANGE[0]]
