@@ -57,7 +57,10 @@ def test_sqlite(vault: Vault) -> None:
         with connection:
             connection.execute("INSERT INTO t VALUES (?, ?)", (number, os.urandom(2000)))
     connection.close()
-    assert run("sqlite3", vault.mountpoint / "base.sqlite", "PRAGMA integrity_check; SELECT count(*) FROM t") == "ok\n300\n"
+    assert (
+        run("sqlite3", vault.mountpoint / "base.sqlite", "PRAGMA integrity_check; SELECT count(*) FROM t")
+        == "ok\n300\n"
+    )
 
 
 def test_borg(vault: Vault, tree: Path) -> None:
