@@ -72,6 +72,8 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         f"  not shipped {waiting if status.unshipped_commits or status.unshipped_bytes else 'nothing'}",
         f"  cache       {size(status.cache_bytes)} of {size(status.cache_limit_bytes)}",
     ]
+    if status.chunks_healed:
+        text.append(f"  healed      {status.chunks_healed} damaged chunks of the cache, from the hosts")
     if status.read_only:
         text.append(f"  read-only   {status.read_only}")
     return text + ["  " + line for line in hosts_command.lines(status.hosts)]

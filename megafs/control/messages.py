@@ -83,17 +83,18 @@ class Status:
     vault: str
     mountpoint: str
     read_only: str = ""  # why the vault takes no writes; empty: it does
-    files: int
-    bytes: int  # of content, as the files' sizes say
+    files: int = 0
+    bytes: int = 0  # of content, as the files' sizes say
     copies: int = 0  # the policy: whole copies, or k + m shards
     k: int = 0
     m: int = 0
-    unshipped_bytes: int
-    unshipped_commits: int
-    newest_commit: int
-    cache_bytes: int
-    cache_limit_bytes: int
-    hosts: tuple[HostReport, ...]
+    unshipped_bytes: int = 0
+    unshipped_commits: int = 0
+    newest_commit: int = 0
+    cache_bytes: int = 0
+    cache_limit_bytes: int = 0
+    chunks_healed: int = 0  # damaged on this disk since the mount, and fetched again from a host
+    hosts: tuple[HostReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What the CLI may ask of a running daemon: status, hosts, sync. Answers only; changes nothing but by shipping."""
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -8,8 +9,9 @@ import trio
 from megafs.control.messages import HostReport, Hosts, Message, Progress, Request, Status, Synced
 from megafs.control.server import Handler
 from megafs.daemon.engine import Engine
-from megafs.errors import HostError
+from megafs.errors import DiskError, HostError
 from megafs.fuse.operations import Operations
+from megafs.index.database import SICK
 from megafs.model import HostSpec
 
 
@@ -18,6 +20,7 @@ class Calls:
 
     def __init__(self, engine: Engine, mountpoint: Path, operations: Operations) -> None:
         self._engine, self._mountpoint, self._operations = engine, mountpoint, operations
+        self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"status": self.status, "hosts": self.hosts, "sync": self.sync}
@@ -55,12 +58,19 @@ class Calls:
                 row = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE nlink > 0").get
                 return int(row[0]), int(row[1])
 
-        files, size = await trio.to_thread.run_sync(totals)
+        try:
+            self._status = self._asked(*await trio.to_thread.run_sync(totals))
+        except (DiskError, *SICK) as error:  # the figures are those of the last time
+            why = str(self._operations.refusal() or f"the index cannot be read: {error}")
+            self._status = replace(self._status, read_only=why)
+        yield self._status
+
+    def _asked(self, files: int, size: int) -> Status:
+        engine = self._engine
         level = engine.cache.level()
         left, policy = engine.shipper.backlog(), engine.vault.policy()
-        yield Status(
-            vault=engine.paths.root.name,
-            mountpoint=str(self._mountpoint),
+        return replace(
+            self._status,
             read_only=str(self._operations.refusal() or ""),
             files=files,
             bytes=size,
@@ -72,6 +82,7 @@ class Calls:
             newest_commit=engine.shipper.stream.position.next_seq - 1,
             cache_bytes=level.local,
             cache_limit_bytes=level.limit,
+            chunks_healed=engine.reader.healed,
             hosts=tuple(self._report(spec) for spec in engine.vault.hosts()),
         )
 

@@ -1,7 +1,7 @@
 """All between the committed index and the hosts, wired: shipping, checkpoints, collecting, compacting, repair."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -154,11 +154,10 @@ class Keeping:
             changed=self.shipper.wake,
         )
 
-    def start(self, nursery: trio.Nursery) -> None:
-        """Run everything in ``nursery``; ends by cancellation."""
-        nursery.start_soon(self._compact)
-        for part in (self.shipper, self.checkpointer, self.collector, self.repairer, self.mirror):
-            nursery.start_soon(part.run)
+    def loops(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """Each runs until it is cancelled."""
+        parts = (self.shipper, self.checkpointer, self.collector, self.repairer, self.mirror)
+        return [self._compact, *(part.run for part in parts)]
 
     async def _compact(self) -> None:
         while True:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,12 +24,12 @@ from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
-from megafs.errors import HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
+from megafs.errors import DiskError, HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
 from megafs.hosts import Stack
-from megafs.index.database import Database
+from megafs.index.database import SICK, Database
 from megafs.index.vault import Vault
 from megafs.model import HostId
 from megafs.store.disk import Disk
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 3.0  # how long a mount waits for hosts that do not answer
 USAGE_EVERY_S = 300.0  # how often hosts are asked for their free space
+SICK_S = 1.0  # before a loop goes on that met a sick disk
 READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
 SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in Python (fuse.loop); the default is 5 ms
 DEFAULT_OPTIONS = ("default_permissions", "subtype=megafs")
@@ -141,10 +142,8 @@ class Session:
         self._mount()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(engine.commits.run)
-                nursery.start_soon(engine.content.run)
-                nursery.start_soon(engine.cache.run)
-                engine.keeping.start(nursery)
+                for loop_forever in (engine.commits.run, engine.content.run, engine.cache.run, *engine.keeping.loops()):
+                    nursery.start_soon(self._outliving, loop_forever)
                 nursery.start_soon(self._ask_usage)
                 nursery.start_soon(self._obey_signals)
                 engine.commits.on_durable = self._on_durable
@@ -157,6 +156,20 @@ class Session:
             pyfuse3.close(unmount=True)
             loop.uninstall()
         log.info("unmounted %s", engine.paths.root.name)
+
+    async def _outliving(self, loop_forever: Callable[[], Awaitable[None]]) -> None:
+        """A loop that met an index which its disk does not give: the mount stays, to be read, and says why."""
+        while True:
+            try:
+                await loop_forever()
+            except* DiskError as group:
+                log.warning("a loop goes on in a second: %s", group.exceptions[0])
+            except* SICK as group:
+                error: Exception = group
+                while isinstance(error, ExceptionGroup):
+                    error = error.exceptions[0]
+                self.engine.commits.give_up(error)
+            await trio.sleep(SICK_S)
 
     def _mount(self) -> None:
         sys.setswitchinterval(SWITCH_S)

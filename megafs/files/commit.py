@@ -62,6 +62,11 @@ class Committer:
         self._changed.set()
         self._asked.set()
 
+    def give_up(self, error: Exception) -> None:
+        """The index failed in the middle of a change."""
+        self._database.give_up(error)
+        self.ask()
+
     def note_change(self) -> None:
         """A request changed rows or content. Cheap: called for every one."""
         if not self._changed.is_set():

@@ -15,13 +15,14 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from megafs.config import NAME_BYTES
-from megafs.errors import MegaFSError, NoSpace, ReadOnly, Refused
+from megafs.errors import DiskError, MegaFSError, NoSpace, ReadOnly, Refused
 from megafs.files import acl
 from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import DOTS, Change, Namespace
 from megafs.files.xattrs import Xattrs
 from megafs.fuse.replies import Replies
+from megafs.index.database import SICK
 from megafs.model import Ino
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 WRITING = os.O_WRONLY | os.O_RDWR
+ONLY_READING = {"lookup", "getattr", "readlink", "readdir", "read", "statfs", "getxattr", "listxattr"}
 
 
 def answers(handler: Handler[P, R]) -> Handler[P, R]:
@@ -44,6 +46,9 @@ def answers(handler: Handler[P, R]) -> Handler[P, R]:
         except MegaFSError as error:
             self.note_failure(handler.__name__, error)
             raise FUSEError(error.code) from error
+        except SICK as error:
+            self.index_failed(handler.__name__, error)
+            raise FUSEError(errno.EIO) from error
         except FUSEError:
             raise
         except Exception:
@@ -102,6 +107,13 @@ class Operations(pyfuse3.Operations):
         if sentence != self.last_failure:
             self.last_failure = sentence
             log.error("%s", sentence)
+
+    def index_failed(self, request: str, error: Exception) -> None:
+        """What only reads can be asked again; of a change nobody knows how much of it is there."""
+        if request in ONLY_READING:
+            self.note_failure(request, DiskError(f"the index could not be read: {error}"))
+        else:
+            self._commits.give_up(error)
 
     def refusal(self) -> MegaFSError | None:
         """Why nothing is accepted now; None while it is. A sick disk shows here and is over when a commit succeeds."""

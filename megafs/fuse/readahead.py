@@ -1,7 +1,7 @@
 """How far the kernel reads ahead in a mount. Ordinary mounts get 128 KiB, which makes requests of at most 256 KiB.
 
-Only root may raise it, through sysfs; for other users contrib/udev has a rule that lets the kernel's device manager do so.
-Measured: 1 GB read through a mount in 288 requests instead of 1,145.
+Only root may raise it, through sysfs; for other users contrib/udev has a rule that lets the kernel's device manager do
+so. Measured: 1 GB read through a mount in 288 requests instead of 1,145.
 """
 
 import os

@@ -34,6 +34,8 @@ OPENED = (
 PAGES_PER_ROW = 4  # a leaf of the table and of each index; chunk ids are random, so each may be a page of its own
 RESERVE_BYTES = 256 * 1024
 FALLOC_FL_KEEP_SIZE = 0x01  # linux/falloc.h
+# What a statement raises when the disk does not give or take a page. EIO on a read comes as CorruptError.
+SICK = (apsw.IOError, apsw.CorruptError, apsw.FullError, apsw.CantOpenError, apsw.NotADBError)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -89,6 +91,7 @@ class Database:
         self._wal_fd = -1
         self._wal_named = False  # its directory entry is durable
         self._wal_doubtful = False  # a sync failed: Linux then calls the lost pages clean, so a second sync would lie
+        self._given_up = ""  # why nothing is committed any more
         self._session: apsw.Session
         self._begin()
 
@@ -122,6 +125,8 @@ class Database:
         DiskError, the transaction goes on then. An error of SQLite that ended it passes: the rows are gone, so the
         daemon must go too, and is started again with the last commit."""
         connection = self.connection
+        if self._given_up:
+            raise DiskError(self._given_up)
         assert connection.in_transaction, "an error ended the transaction; the rows of this one are incomplete"
         if self._counter != self._counter_written:
             connection.execute("UPDATE device SET counter = ? WHERE number = ?", (self._counter, self.device))
@@ -175,6 +180,15 @@ class Database:
             while part := os.pread(self._wal_fd, 1 << 20, at):
                 at += os.pwrite(self._wal_fd, part, at)
             self._wal_doubtful = False
+
+    def give_up(self, error: Exception) -> None:
+        """A change may have been broken off in its middle: from now on nothing is committed, so that the next mount
+        finds the last commit, which is whole. What was not synced since is lost, as in a crash; reading goes on."""
+        if not self._given_up:
+            self._given_up = f"the index could not be read ({error}): unmount, see to the disk, mount again"
+            log.error("%s", self._given_up)
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN")  # or what the loops still change would be committed one by one
 
     def rollback(self) -> None:
         """Forget the open transaction."""
@@ -260,13 +274,18 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[apsw.Connection]:
-        """Thread. A consistent read-only view of the last commit; keep it short, it holds the WAL back."""
-        with self.side() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("ROLLBACK")
+        """Thread. A consistent read-only view of the last commit; keep it short, it holds the WAL back. Raises
+        DiskError: nothing is half done then, so it may be tried again."""
+        try:
+            with self.side() as connection:
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    if connection.in_transaction:  # some errors end it
+                        connection.execute("ROLLBACK")
+        except SICK as error:
+            raise DiskError(f"the index cannot be read: {error}") from error
 
     def state(self, key: str) -> bytes | None:
         """A value of this device."""
