@@ -66,12 +66,10 @@ class SickDisk:
         """Nothing is left on it; returns the file to remove."""
         filler = self.root / "filler"
         with filler.open("wb") as file:
-            free = os.statvfs(self.root).f_bfree * os.statvfs(self.root).f_bsize
-            os.posix_fallocate(file.fileno(), 0, max(1, free - (1 << 20)))
-            size = 1 << 16
-            while size >= 4096:
+            size = 1 << 28
+            while size >= 4096:  # on its page to come, the disk keeps a little aside while much is being written
                 try:
-                    os.write(file.fileno(), bytes(size))
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
                 except OSError:
                     size //= 2
         return filler
