@@ -37,7 +37,7 @@ READ_BYTES = 128 * KIB
 class Rig:
     """One vault: its keys, its hosts, one state directory."""
 
-    def __init__(self, base: Path, hosts: int = 1) -> None:
+    def __init__(self, base: Path, hosts: int = 1, policy: Policy | None = None) -> None:
         self.base, self.brain = base, Brain()
         self.root, self.recovery = RootKey.generate(), RecoveryKey.generate()
         self.keyring = Keyring.create(self.root.public)
@@ -48,7 +48,7 @@ class Rig:
         self.paths = VaultPaths(root=base / "v")
         self.paths.packs.mkdir(parents=True)
         database = self.database(create=True)
-        fill(database, self.device, self.specs, Policy(copies=hosts))
+        fill(database, self.device, self.specs, policy or Policy(copies=hosts))
         database.commit(0)
         database.close()
 

@@ -17,7 +17,9 @@ def digest_of(*roots):
     for root in roots:
         for path in sorted([root, *root.rglob("*")]):
             status = path.lstat()
-            times = "" if path.is_dir() else f"{status.st_mtime_ns} {status.st_size}"  # a folder for what is tried is made and gone
+            times = (
+                "" if path.is_dir() else f"{status.st_mtime_ns} {status.st_size}"
+            )  # a folder for what is tried is made and gone
             state.update(f"{path} {status.st_mode} {times}".encode())
             state.update(path.read_bytes() if path.is_file() else b"")
     return state.hexdigest()
