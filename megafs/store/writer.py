@@ -250,7 +250,7 @@ class PackWriter:
 
     async def sync(self) -> None:
         """Everything stored before this call is durable when it returns. Raises NoSpace or DiskError."""
-        packs = [(pack, pack.written) for pack in self.unclosed() if pack.written > pack.synced]
+        packs = [(pack, pack.written) for pack in self.unclosed() if pack.position > pack.synced]
         directory = self._directory_unsynced
         if not packs and not directory:
             return

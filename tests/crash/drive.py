@@ -110,6 +110,7 @@ async def engine_on(
             nursery.start_soon(engine.cache.run)
             if ships:
                 nursery.start_soon(engine.shipper.run)
+                nursery.start_soon(engine.keeping.checkpointer.run)
             yield engine
             nursery.cancel_scope.cancel()
     finally:
@@ -195,6 +196,7 @@ class Workload:
     async def run(self, operations: int) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sync_now_and_then)
+            nursery.start_soon(self._collect)
             for _ in range(operations):
                 await self._one()
                 self.engine.commits.note_change()
@@ -206,6 +208,14 @@ class Workload:
         while True:
             await trio.sleep(self.chance.random() * 0.03)
             await self.sync()
+
+    async def _collect(self) -> None:
+        """The daemon does it every two seconds and every five minutes."""
+        while True:
+            await trio.sleep(0.1)
+            await self.engine.keeping.collector.sweep()
+            if self.chance.random() < 0.3:
+                await self.engine.keeping.compactor.run_once()
 
     async def sync(self) -> None:
         """fsync(2), of whichever file: it holds for everything."""
@@ -382,6 +392,7 @@ async def verify(root: Path, image: Image, model: Model, promised: int, step: in
             if thorough:
                 async for _ in engine.shipper.until_shipped(5):
                     pass
+                await _examine_leftovers(engine, verdict)
                 unshipped = [number for number, _, state, _ in engine.packs.locals() if state != SHIPPED]
                 verdict.wrong += [f"pack {number} was not shipped" for number in unshipped]
     except (MegaFSError, AssertionError, ExceptionGroup) as error:
@@ -432,6 +443,21 @@ def _compare(ino: Ino, found: bytes, known: list[tuple[int, bytes]], floor: int,
         if all(content[at] != byte for content in padded):
             verdict.wrong.append(f"file {ino} is wrong at byte {at}; floor {floor}, accepted {latest}")
             return
+
+
+async def _examine_leftovers(engine: Engine, verdict: Verdict) -> None:
+    """Whatever died is collected: here, and once it is shipped or dropped."""
+    for _ in range(2):
+        await engine.keeping.collector.sweep()
+    await engine.commits.durable_now()
+    count = engine.database.connection.execute
+    if count("SELECT count(*) FROM candidate").get:
+        verdict.wrong.append("candidates were not collected")
+    unused = count("SELECT count(*) FROM chunk WHERE id NOT IN (SELECT chunk FROM extent)").get
+    if unused:
+        verdict.wrong.append(f"{unused} chunks are left that nothing names")
+    for number in set(engine.disk.numbers()) - {each[0] for each in engine.packs.locals()}:
+        verdict.wrong.append(f"pack file {number} is left that nobody knows")
 
 
 async def _examine_packs(engine: Engine, verdict: Verdict) -> None:

@@ -82,8 +82,8 @@ async def test_nothing_promised_is_missing_in_many_lives(tmp_path, request):
 @pytest.mark.parametrize("forgotten", ["pack", "wal", "directory", "gate"])
 async def test_a_step_left_out_is_noticed(tmp_path, forgotten):
     """Negative controls: without this sync, or without the gate for destructive requests, promises are broken."""
-    for seed in range(8):
-        wrong, _ = await series(tmp_path / str(seed), seed, 40, frozenset({forgotten}))
+    for seed in range(12):
+        wrong, _ = await series(tmp_path / str(seed), seed, 24, frozenset({forgotten}))
         if wrong:
             print(f"{forgotten}: seed {seed}: {len(wrong)}: {wrong[0]}")
             return
