@@ -134,8 +134,10 @@ class PackShipper:
 
     def launch(self, nursery: trio.Nursery) -> None:
         """Send every closed pack that is not on its way."""
-        now = trio.current_time()
-        for number in self._ledger.closed_packs():
+        now, closed = trio.current_time(), self._ledger.closed_packs()
+        for dropped in self.troubles.keys() - set(closed):
+            del self.troubles[dropped]
+        for number in closed:
             trouble = self.troubles.get(number)
             if number in self._flying or number not in self.durable or (trouble and trouble.retry_at > now):
                 continue
@@ -147,8 +149,9 @@ class PackShipper:
         return number in self._flying
 
     def next_retry(self) -> float:
-        """When (trio's clock) a pack is tried again; infinity for never."""
-        return min((trouble.retry_at for trouble in self.troubles.values()), default=float("inf"))
+        """When (trio's clock) a pack is tried again; infinity for never. One on its way is not waited for."""
+        waiting = [trouble.retry_at for number, trouble in self.troubles.items() if number not in self._flying]
+        return min(waiting, default=float("inf"))
 
     def retry_now(self) -> None:
         """Somebody waits."""

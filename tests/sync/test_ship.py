@@ -10,6 +10,7 @@ import trio
 from megafs.crypto.keys import ident_commit, ident_head, ident_pack
 from megafs.errors import Incomplete, NoSpace
 from megafs.model import HostId, Kind
+from tests.support.hosts import SlowHost
 from tests.sync.rig import Device, World
 
 
@@ -118,6 +119,44 @@ async def test_a_crash_repeats_the_same_bytes(world: World, tmp_path: Path, auto
         for name, data in objects.items():
             assert world.memory[host].objects[name] == data
     device.crash()
+
+
+async def test_a_pack_that_is_tried_again_is_waited_for_in_peace(
+    world: World, tmp_path: Path, autojump_clock: object
+) -> None:
+    device = Device(world, tmp_path, world.identity.signer(1))
+    for dying in world.dying.values():
+        dying.die()
+    slow = {host: SlowHost(dying, latency_s=30.0) for host, dying in world.dying.items()}
+    device.objects.hosts.update(slow)
+    async with device.shipping() as shipper:
+        rounds = CountedCalls(shipper.packing.retire_due)
+        shipper.packing.retire_due = rounds
+        await device.write(b"a", randbytes(5000))
+        await trio.sleep(60)
+        rounds.count = 0
+        await trio.sleep(100)
+        assert rounds.count < 300  # about one a second
+        assert shipper.packing.troubles
+        (number,) = device.ledger.closed_packs()
+        device.packs.delete(number)  # as the collector drops it
+        await trio.sleep(61)
+        rounds.count = 0
+        await trio.sleep(100)
+        assert not shipper.packing.troubles
+        assert rounds.count < 300
+    device.crash()
+
+
+class CountedCalls:
+    """Passes calls on."""
+
+    def __init__(self, inner: Callable[[], None]) -> None:
+        self._inner, self.count = inner, 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        self._inner()
 
 
 async def test_a_disk_that_refuses_for_a_while_strands_nothing(tmp_path: Path, autojump_clock: object) -> None:
