@@ -1,4 +1,4 @@
-"""Wrong passphrase, wrong recovery key, damaged slot: one sentence each, status 3, and not a byte changed on any disk."""
+"""Wrong passphrase, wrong recovery key, damaged slot: one sentence each, status 3, not a byte changed on any disk."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,4 @@
-"""Words that stand nowhere in the program: old modes, padding, weak randomness, other ways to open bytes (A05, A06, A23).
+"""Words that stand nowhere in the program: old modes, padding, weak randomness, other ways to open (A05, A06, A23).
 
 Who may import which library is in tests/test_tidy.py: only megafs.crypto imports cryptography.
 """
