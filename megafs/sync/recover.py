@@ -226,19 +226,22 @@ def note_hosts_contents(ledger: Ledger, survey: Survey) -> None:
     """What lies on hosts because of former writers, so that the collector finds it once it is old."""
     for segment in survey.segments:
         ledger.set_stretch(segment.device, segment.first, segment.last)
-    if survey.checkpoint is not None:
-        step = survey.checkpoint.step
+    newer: CheckpointList | None = None
+    for number, listed in enumerate([survey.checkpoint, *survey.older] if survey.checkpoint is not None else []):
+        assert listed is not None
+        parts = {part.id for part in newer.parts} if newer is not None else {part.id for part in listed.parts}
         ledger.put_checkpoint(
             KeptCheckpoint(
-                upload=0,
-                device=step.device,
-                seq=step.seq,
-                hash=step.hash,
-                made_s=survey.checkpoint.made_s,
+                upload=-number,  # before all of this device's own
+                device=listed.step.device,
+                seq=listed.step.seq,
+                hash=listed.step.hash,
+                made_s=listed.made_s,
                 complete=True,
-                retired=b"",
+                retired=b"".join(part.id for part in listed.parts if part.id not in parts),
             )
         )
+        newer = listed
 
 
 def write_facts(database: Database, facts: Iterable[PackFact]) -> None:

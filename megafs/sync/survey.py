@@ -42,6 +42,7 @@ class Survey:
     newest: tuple[int, int]  # (device, seq) of the newest commit; (0, 0): none
     head: Head | None
     checkpoint: CheckpointList | None
+    older: tuple[CheckpointList, ...]  # checkpoints before that one, the newest first: for the collector
     segments: tuple[Segment, ...]  # from the first commit of all to the newest
     silent: tuple[HostId, ...]  # hosts that did not answer
     damages: tuple[Damage, ...]
@@ -82,6 +83,7 @@ async def survey(objects: Objects, trust: Trust) -> Survey:
         newest=(end.device, end.last) if end is not None else (0, 0),
         head=head,
         checkpoint=checkpoint,
+        older=tuple(await older_checkpoints(objects, trust, checkpoint)),
         segments=tuple(segments),
         silent=tuple(answers.failed),
         damages=tuple(objects.damages),
@@ -153,6 +155,21 @@ async def newest_checkpoint(objects: Objects, trust: Trust, head: Head | None) -
             except ObjectMissing:
                 return None
     return None
+
+
+async def older_checkpoints(objects: Objects, trust: Trust, newer: CheckpointList | None) -> list[CheckpointList]:
+    """The checkpoints that heads before this one's tell of, as far as they are still on hosts."""
+    found: list[CheckpointList] = []
+    while newer is not None and len(found) < CHECKPOINTS_BACK:
+        try:
+            head = await read_head(objects, trust, newer.step.device, newer.step.seq)
+            if head.checkpoint in (NOTHING, newer.step):
+                break
+            newer = await read_checkpoint(objects, trust, head.checkpoint)
+        except (ObjectMissing, Unavailable):
+            break
+        found.append(newer)
+    return found
 
 
 async def read_checkpoint(objects: Objects, trust: Trust, step: Step) -> CheckpointList:

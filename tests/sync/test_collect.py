@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from megafs.config import Settings
-from megafs.crypto.keys import ident_commit, ident_pack
+from megafs.crypto.keys import ident_commit, ident_pack, ident_part
 from megafs.index.ledger import KeptCheckpoint
 from megafs.model import ChunkId, HostId, Kind
 from megafs.sync.collect import SLICE_ROWS, Collector, removable
@@ -229,3 +229,36 @@ async def test_old_checkpoints_and_commits_go(world: World, tmp_path: Path, auto
         same_content(one, two)
     one.crash()
     two.crash()
+
+
+async def test_what_former_writers_left_goes_too(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    host = next(iter(world.memory))
+
+    async def checkpoints_of(device: Device, count: int) -> None:
+        collect, checkpoints = collector(device), checkpointer(device)
+        for n in range(count):
+            await device.write(b"%d of %d" % (n, device.signer.device), randbytes(300))
+            await device.sync()
+            assert await checkpoints.make()
+            await device.sync()
+            checkpoints.note_complete()
+            await device.sync()
+            await trio.sleep(5)
+            await collect.tend()
+
+    async with one.shipping():
+        await checkpoints_of(one, 3)
+    two = await attached(world, tmp_path / "2")
+    two.settings = QUICK
+    former = {each.id for listed in [two.survey.checkpoint, *two.survey.older] for each in listed.parts}
+    assert two.survey.older
+    async with two.shipping():
+        await checkpoints_of(two, 4)
+    present = {part for part in former if host in names(world, Kind.PART, ident_part(part))}
+    assert present <= {part.id for part in two.ledger.known_parts()}
+    assert names(world, Kind.COMMIT, ident_commit(1, 2)) == []
+    three = await attached(world, tmp_path / "3")
+    same_content(two, three)
+    for device in (one, two, three):
+        device.crash()
