@@ -43,8 +43,10 @@ class HostAsk:
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, sync, add, remove, drain, test, plan, policy
+    call: str  # status, hosts, sync, check, add, remove, drain, test, plan, policy
     local: bool = False  # of sync: only until this device has it on disk
+    full: bool = False  # of check: everything, not samples
+    repair: bool = False  # of check: mend what loses nothing
     host: HostAsk = HostAsk()
     copies: int = 0  # of policy and plan: what to change it to; all three 0: as it is
     k: int = 0
@@ -172,6 +174,27 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong in a vault. Names ids and hosts, never files."""
+
+    where: str  # index, local, or a host's label
+    rule: str
+    subject: str
+    sentence: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Answer to ``check``."""
+
+    chunks: int  # looked at in local pack files
+    copies: int  # looked at on hosts
+    silent: tuple[str, ...]  # labels of hosts that did not answer
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """The call failed: an error of ``errors`` as the daemon raised it."""
 
@@ -179,7 +202,7 @@ class Failure:
     sentence: str
 
 
-Message = Request | Progress | Status | Hosts | Done | Tested | Planned | Synced | Failure
+Message = Request | Progress | Status | Hosts | Done | Tested | Planned | Synced | Checked | Failure
 KINDS: dict[str, type[Message]] = {
     "request": Request,
     "progress": Progress,
@@ -189,6 +212,7 @@ KINDS: dict[str, type[Message]] = {
     "tested": Tested,
     "planned": Planned,
     "synced": Synced,
+    "checked": Checked,
     "failure": Failure,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}

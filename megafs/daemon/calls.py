@@ -1,6 +1,7 @@
-"""What the CLI may ask of a running daemon: status, hosts, sync. Answers only; changes nothing but by shipping."""
+"""What the CLI may ask of a running daemon: status, hosts, sync, check."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import trio
 
 from megafs.control.messages import HostReport, Hosts, Message, Progress, Request, Status, Synced
 from megafs.control.server import Handler
+from megafs.daemon.check import beside
 from megafs.daemon.engine import Engine
 from megafs.errors import DiskError, HostError
 from megafs.fuse.operations import Operations
@@ -23,7 +25,7 @@ class Calls:
         self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
 
     def handlers(self) -> Mapping[str, Handler]:
-        return {"status": self.status, "hosts": self.hosts, "sync": self.sync}
+        return {"status": self.status, "hosts": self.hosts, "sync": self.sync, "check": self.check}
 
     def _report(self, spec: HostSpec) -> HostReport:
         engine = self._engine
@@ -111,3 +113,8 @@ class Calls:
                 waiting_for=tuple(spec.label for spec in engine.vault.hosts() if spec.id in waiting),
             )
         yield Synced(bytes=total, newest_commit=engine.shipper.stream.position.next_seq - 1)
+
+    async def check(self, request: Request) -> AsyncGenerator[Message, None]:
+        async with aclosing(beside(self._engine, full=request.full, repair=request.repair)) as messages:
+            async for told in messages:
+                yield told

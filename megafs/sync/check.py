@@ -9,17 +9,18 @@ moved aside, damaged chunks and copies are made anew from those that are right.
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from megafs.crypto.keys import Keyring, ident_pack
+from megafs.crypto.keys import ident_pack
 from megafs.crypto.merkle import root as merkle_root
 from megafs.crypto.seal import digest
 from megafs.errors import DiskError, HostError, MegaFSError, ObjectMissing
 from megafs.index.database import Database
+from megafs.index.extents import Extents
 from megafs.index.invariants import faults
 from megafs.index.mend import Mender
 from megafs.index.packs import SHIPPED, Packs
@@ -46,6 +47,16 @@ class Finding:
     repaired: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """One copy or shard as the index has it."""
+
+    pack: Pack
+    host: HostId
+    shard: int
+    root: bytes
+
+
 @dataclass(slots=True, kw_only=True)
 class Counts:
     """What was looked at."""
@@ -64,8 +75,8 @@ class Checker:
         root: Path,
         database: Database,
         packs: Packs,
+        extents: Extents,
         disk: Disk,
-        keyring: Keyring,
         reader: Reader,
         objects: Objects,
         labels: dict[HostId, str],
@@ -75,21 +86,30 @@ class Checker:
         repair: bool,
     ) -> None:
         """``lost_copy`` has a copy made anew; ``durable_now`` makes what repair changed durable."""
-        self._root, self._database, self._packs, self._disk = root, database, packs, disk
-        self._keyring, self._reader, self._objects, self._labels = keyring, reader, objects, labels
+        self._root, self._database, self._packs, self._extents, self._disk = root, database, packs, extents, disk
+        self._reader, self._objects, self._labels = reader, objects, labels
         self._durable_now, self._lost_copy = durable_now, lost_copy
         self._full, self._repair = full, repair
         self._chance = random.Random()
         self.findings: list[Finding] = []
         self.counts = Counts()
 
-    async def run(self) -> None:
-        """All of it. Raises nothing for what it finds; a disk that fails altogether raises DiskError."""
+    async def run(self) -> AsyncIterator[tuple[int, int]]:
+        """All of it; yields (bytes looked at, bytes to look at) now and then. A disk that fails altogether raises
+        DiskError; everything else is a finding."""
         await self._check_index()
         await self._check_files()
-        await self._check_chunks()
-        for host in self._objects.hosts:
-            await self._check_host(host)
+        places, copies = self._places(), self._copies()
+        total = sum(place.sealed_bytes for place in places) + sum(copy.pack.stored_bytes for copy in copies)
+        done = 0
+        for place in places:
+            await self._check_chunk(place)
+            done += place.sealed_bytes
+            yield done, total
+        for copy in copies:
+            await self._check_copy(copy)
+            done += copy.pack.stored_bytes
+            yield done, total
         if self._repair:
             await self._durable_now()
 
@@ -135,19 +155,22 @@ class Checker:
         source = self._disk.path(number)
         os.rename(source, folder / source.name)
 
-    async def _check_chunks(self) -> None:
-        places: list[ChunkPlace] = []
-        states = {number: state for number, _, state, _ in self._packs.locals()}
-        for number in states:
-            places += self._packs.places(number)
-            await trio.lowlevel.checkpoint()
+    def _places(self) -> list[ChunkPlace]:
+        """The chunks to look at: all, or some."""
+        places = [place for number, _, _, _ in self._packs.locals() for place in self._packs.places(number)]
         if not self._full and len(places) > SAMPLED_CHUNKS:
             places = self._chance.sample(places, SAMPLED_CHUNKS)
-        for place in sorted(places, key=lambda each: (each.pack, each.offset)):
-            self.counts.chunks += 1
-            is_right = await trio.to_thread.run_sync(self._is_right, place, states[place.pack] == SHIPPED)
-            if not is_right and self._packs.local(place.pack) is not None and self._packs.get(place.pack) is not None:
-                await self._damaged(place)
+        return sorted(places, key=lambda each: (each.pack, each.offset))
+
+    async def _check_chunk(self, place: ChunkPlace) -> None:
+        local = self._packs.local(place.pack)
+        if local is None:
+            return  # evicted meanwhile
+        self.counts.chunks += 1
+        if await trio.to_thread.run_sync(self._is_right, place, local[1] == SHIPPED):
+            return
+        if self._packs.local(place.pack) is not None and self._extents.place(place.chunk) == place:
+            await self._damaged(place)
 
     def _is_right(self, place: ChunkPlace, may_be_absent: bool) -> bool:
         """Thread."""
@@ -172,38 +195,47 @@ class Checker:
 
     # -- hosts
 
-    async def _check_host(self, host: HostId) -> None:
-        """Each copy of it, or some: there, of the right length, and in full of the right bytes."""
-        label = self._labels[host]
-        copies = [
-            (pack, shard, root)
-            for pack in self._packs.all()
-            for where, shard, root in self._packs.copies(pack.number)
-            if where == host
-        ]
-        if not self._full and len(copies) > SAMPLED_COPIES:
-            copies = self._chance.sample(copies, SAMPLED_COPIES)
-        for pack, shard, root in copies:
-            try:
-                wrong = await self._copy_fault(host, pack, shard, root)
-            except HostError:
-                self.counts.silent.append(label)
-                return
-            self.counts.copies += 1
-            if wrong:
-                if self._repair:
-                    self._lost_copy(pack, host, shard)
-                self._note(label, "copy", str(pack.number), wrong, repaired=self._repair)
+    def _copies(self) -> list[Copy]:
+        """The copies to look at on each host: all, or some."""
+        chosen: list[Copy] = []
+        packs = self._packs.all()
+        for host in self._objects.hosts:
+            copies = [
+                Copy(pack=pack, host=host, shard=shard, root=root)
+                for pack in packs
+                for where, shard, root in self._packs.copies(pack.number)
+                if where == host
+            ]
+            if not self._full and len(copies) > SAMPLED_COPIES:
+                copies = self._chance.sample(copies, SAMPLED_COPIES)
+            chosen += copies
+        return chosen
 
-    async def _copy_fault(self, host: HostId, pack: Pack, shard: int, root: bytes) -> str:
+    async def _check_copy(self, copy: Copy) -> None:
+        """There, of the right length, and in full of the right bytes."""
+        label = self._labels[copy.host]
+        if label in self.counts.silent:
+            return
+        try:
+            wrong = await self._copy_fault(copy)
+        except HostError:
+            self.counts.silent.append(label)
+            return
+        self.counts.copies += 1
+        if wrong and any(where == copy.host for where, _, _ in self._packs.copies(copy.pack.number)):
+            if self._repair:
+                self._lost_copy(copy.pack, copy.host, copy.shard)
+            self._note(label, "copy", str(copy.pack.number), wrong, repaired=self._repair)
+
+    async def _copy_fault(self, copy: Copy) -> str:
         """What is wrong with a copy; empty: nothing. Raises HostError if the host does not answer."""
-        ident = ident_pack(pack.id, shard)
+        ident = ident_pack(copy.pack.id, copy.shard)
         try:
             if self._full:
-                data = await self._objects.get(host, Kind.PACK, ident)
+                data = await self._objects.get(copy.host, Kind.PACK, ident)
                 found = await trio.to_thread.run_sync(merkle_root, data)
-                return "" if found == root else "a copy is damaged"
-            size = await self._objects.hosts[host].head(self._objects.name(host, Kind.PACK, ident))
+                return "" if found == copy.root else "a copy is damaged"
+            size = await self._objects.hosts[copy.host].head(self._objects.name(copy.host, Kind.PACK, ident))
         except ObjectMissing:
             return "a copy is missing"
-        return "" if shard != WHOLE or size == pack.stored_bytes else "a copy has another length"
+        return "" if copy.shard != WHOLE or size == copy.pack.stored_bytes else "a copy has another length"
