@@ -14,3 +14,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("megafs")
     group.addoption("--stand-in", action="store_true", help="tests/mounted: compare plain with plain (checks the suite)")
     group.addoption("--rounds", type=int, default=0, help="kill and power cut rounds, state machine runs (0: a few)")
+    group.addoption("--minutes", type=float, default=3.0, help="how long the soak goes on (-m soak)")
