@@ -84,7 +84,7 @@ def settings_from(text: str) -> Settings:
     """Parse ``vault.toml``; unknown keys and wrong types raise Usage."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of tomllib; plain ones of numbers with thousands of digits
         raise Usage(f"vault.toml is not valid TOML: {error}") from error
     known = {field.name: field.type for field in fields(Settings)}
     for key, value in table.items():

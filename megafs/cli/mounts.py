@@ -35,7 +35,7 @@ def parsed(table: str) -> list[Mount]:
         fields, of_kind = left.split(" "), right.split(" ")
         if not separator or len(fields) < 6 or len(of_kind) < 3 or of_kind[0] != FILE_SYSTEM:
             continue
-        user = re.search(r"(?:^|,)user_id=(\d+)", of_kind[2])
+        user = re.search(r"(?:^|,)user_id=([0-9]{1,10})", of_kind[2])
         owner = int(user.group(1)) if user else 0
         found.append(Mount(mountpoint=Path(_plain(fields[4])), vault=Path(_plain(of_kind[1])), owner=owner))
     return found

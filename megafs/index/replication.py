@@ -82,8 +82,8 @@ def count(connection: apsw.Connection, changeset: bytes) -> int:
             if change.column_count != shapes[change.name] or len(change.pk_columns) != 1:
                 raise Corrupt(f"changeset: {change.column_count} columns for {change.name}")
             found += 1
-    except apsw.Error as error:
-        raise Corrupt(f"changeset: {error}") from error
+    except (apsw.Error, UnicodeDecodeError) as error:  # the latter of a table's name or a text that is no UTF-8
+        raise Corrupt(f"changeset: {type(error).__name__}") from error
     return found
 
 
