@@ -143,6 +143,10 @@ class Corrupt(MegaFSError):
     status = 9
 
 
+class DamagedIndex(Corrupt):
+    """The index of this device cannot be read: damaged, gone, or not of this key."""
+
+
 class Unauthentic(MegaFSError):
     """Bytes that were not sealed under this key for this place; says nothing more, on purpose."""
 

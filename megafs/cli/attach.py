@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from megafs.cli import passphrase, places, secrets, terminal
 from megafs.cli.options import HostUrls, Name, PassphraseCommand, PassphraseFile, Remember, SecretsFile, StateDir
 from megafs.config import Settings
 from megafs.errors import Usage, VaultExists
+
+if TYPE_CHECKING:
+    from megafs.daemon.rebuild import Repaired
 
 RECOVERY_TEXT_BYTES = 16_384  # 24 words in any layout
 
@@ -28,6 +31,10 @@ def run(
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="NAME is here and its index is damaged: rebuild it; the passphrase stays."),
+    ] = False,
     secrets_file: SecretsFile = None,
     passphrase_file: PassphraseFile = None,
     passphrase_command: PassphraseCommand = None,
@@ -40,8 +47,8 @@ def run(
     read-only and keeps what it had not shipped.
     """
     source = passphrase.Source(file=passphrase_file, command=passphrase_command)
-    paths = places.new_vault(state_dir, name)
-    if paths.root.exists():
+    paths = places.vault(state_dir, name) if repair else places.new_vault(state_dir, name)
+    if paths.root.exists() and not repair:
         raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
     words = recovery_text(recovery_key_file)
 
@@ -49,11 +56,25 @@ def run(
 
     recovery = RecoveryKey.from_text(words)
     given_secrets = secrets.gathered(host, secrets_file)
-    phrase = source.new(name)
+    phrase = source.existing(paths) if repair else source.new(name)
 
     from megafs import daemon
 
     os.umask(0o077)  # everything in a state directory is its owner's alone
+    if repair:
+        from megafs.crypto.slot import open_slot
+
+        done = daemon.repair_vault(
+            paths,
+            hosts=host,
+            recovery=recovery,
+            passphrase=phrase,
+            former=open_slot(phrase, paths.slot.read_bytes()),
+            confirm=(lambda question: True) if yes else confirmed,
+            secrets=given_secrets,
+        )
+        tell(done)
+        return
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     daemon.attach_vault(
         paths,
@@ -67,6 +88,20 @@ def run(
     if remember:
         passphrase.remember(paths, phrase)
     terminal.note(f"{name} is on this device; now: megafs mount {name} DIR")
+
+
+def tell(done: "Repaired") -> None:
+    """What is used again, and what was newer here than on any host."""
+    terminal.note(f"the index is rebuilt; {done.packs} local packs are used again")
+    if done.unshipped > 0:
+        terminal.note(f"{done.unshipped} commits were only here and are not in the drive")
+    elif done.unshipped < 0:
+        terminal.note("the former index does not say whether commits were only here")
+    if done.newer_packs:
+        size = terminal.size_text(done.newer_bytes)
+        terminal.note(f"{done.newer_packs} packs with {size} that no host has, and the former index: {done.aside}")
+    else:
+        terminal.note(f"no pack was newer than the hosts'; the former index is in {done.aside}")
 
 
 def recovery_text(file: Path) -> str:

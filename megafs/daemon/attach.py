@@ -57,11 +57,11 @@ def attach_vault(
     """Bring the vault here. Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
     process.harden()
     with new_state(paths, settings) as building:
-        trio.run(_attach, building, hosts, recovery, passphrase, settings, confirm, secrets)
+        trio.run(bring, building, hosts, recovery, passphrase, settings, confirm, secrets)
         keep(building, paths.root, secrets)
 
 
-async def _attach(
+async def bring(
     building: VaultPaths,
     urls: Sequence[str],
     recovery: RecoveryKey,
@@ -70,6 +70,7 @@ async def _attach(
     confirm: Confirm,
     secrets: GivenSecrets,
 ) -> None:
+    """Fill a new state directory from the hosts and become the writing device."""
     boot, named = await find_boot(urls, recovery, settings, secrets)
     root = RootKey(boot.root_seed)
     keyring = Keyring.from_fields(boot.keyring)

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
-from megafs.errors import DiskError, HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
+from megafs.errors import DamagedIndex, DiskError, HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
@@ -61,7 +61,7 @@ def run(
     """Mount and serve until unmounted. ``ready`` is called once the mount answers. Raises MegaFSError."""
     process.harden()
     device = Device.of(slot_body)
-    with locked(paths):
+    with locked(paths), cure_named(paths.root.name):
         settings = limited(settings_from(paths.settings.read_text()), options)
         opener = Opener(settings, partial(secrets.read, paths))
         database = Database(paths.index, device.keyring.index_key(device.id))
@@ -77,6 +77,28 @@ def run(
                     engine.close()
 
         trio.run(serve)
+
+
+@contextmanager
+def cure_named(name: str) -> Iterator[None]:
+    """An index that cannot be read, as one sentence that says what to do."""
+    found: list[Exception] = []
+    try:
+        yield
+    except* (DamagedIndex, *SICK) as group:
+        found.append(first(group))
+    if found:
+        raise DamagedIndex(
+            f"the index of {name} is damaged ({found[0]}); this rebuilds it from the hosts: "
+            f"megafs attach --repair {name} --host URL … --recovery-key-file FILE"
+        ) from found[0]
+
+
+def first(error: Exception) -> Exception:
+    """One of a group of groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def limited(settings: Settings, options: MountOptions) -> Settings:
@@ -165,10 +187,7 @@ class Session:
             except* DiskError as group:
                 log.warning("a loop goes on in a second: %s", group.exceptions[0])
             except* SICK as group:
-                error: Exception = group
-                while isinstance(error, ExceptionGroup):
-                    error = error.exceptions[0]
-                self.engine.commits.give_up(error)
+                self.engine.commits.give_up(first(group))
             await trio.sleep(SICK_S)
 
     def _mount(self) -> None:

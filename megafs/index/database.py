@@ -19,7 +19,7 @@ from pathlib import Path
 import apsw
 
 from megafs.config import WAL_CHECKPOINT_BYTES
-from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace
+from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
 from megafs.index.schema import REPLICATED, VERSION, statements
 from megafs.model import COUNTER_BITS
 
@@ -62,8 +62,8 @@ def connect(path: Path, key: bytes, cache_kib: int, *, create: bool = False, vfs
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.execute(OPENED.format(cache_kib))
         connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - reads, so that a wrong key shows here
-    except (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError) as error:
-        raise Corrupt(f"the index cannot be opened: {error}") from error
+    except SICK as error:
+        raise DamagedIndex(f"the index cannot be opened: {error}") from error
     return connection
 
 

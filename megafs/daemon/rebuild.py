@@ -1,0 +1,140 @@
+"""``attach --repair``: this device again, after its index was damaged, as a new device of the same vault.
+
+The former state directory, the recovery key and the passphrase in; a whole state directory under the same name out. The
+key slot alone would not do: only the index and the boot objects know the ids of the hosts, and so the names of the
+objects there. Local packs that the hosts' history names are used again (each chunk is checked when it is read, so a
+damaged one costs a fetch). What no host had is kept beside, hidden, and reported; nothing is deleted that is only here.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from megafs.config import Settings, VaultPaths, settings_from
+from megafs.crypto.recovery import RecoveryKey
+from megafs.crypto.slot import open_slot
+from megafs.daemon import process
+from megafs.daemon.attach import bring
+from megafs.daemon.device import Device, locked, new_state, sync_directory
+from megafs.daemon.secrets import keep
+from megafs.errors import MegaFSError
+from megafs.index.database import SICK, Database
+from megafs.index.ledger import Ledger
+from megafs.index.packs import SHIPPED, Packs
+from megafs.model import GivenSecrets, PackNumber
+from megafs.store.disk import Disk
+
+log = logging.getLogger(__name__)
+
+Confirm = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What became of the former state directory."""
+
+    aside: Path  # where it lies now
+    packs: int  # used again
+    newer_packs: int  # that no host's history names: written here and not shipped, or dead
+    newer_bytes: int
+    unshipped: int  # commits; -1: the former index does not say
+
+
+def repair_vault(
+    paths: VaultPaths,
+    *,
+    hosts: Sequence[str],
+    recovery: RecoveryKey,
+    passphrase: str,
+    former: bytes,
+    confirm: Confirm,
+    secrets: GivenSecrets,
+) -> Repaired:
+    """``former`` is the opened key slot. Raises what attach raises; then everything is as it was."""
+    process.harden()
+    device = Device.of(former)
+    aside = paths.root.with_name(f".{paths.root.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    with locked(paths):
+        unshipped = waiting(paths, device)
+        question = f"{told(unshipped)} What no host has stays in {aside}, outside of the drive. "
+        settings = settings_of(paths)
+        with new_state(paths, settings) as building:
+            trio.run(bring, building, hosts, recovery, passphrase, settings, lambda q: confirm(question + q), secrets)
+            for path in (paths.secrets, paths.root / "remembered"):
+                if path.exists():
+                    shutil.copy2(path, building.root / path.name)
+            keep(building, paths.root, secrets)
+            used = link_packs(paths, building, passphrase)
+            os.rename(paths.root, aside)
+        sync_directory(paths.root.parent)
+    former_disk = Disk(VaultPaths(root=aside).packs)
+    for number in used:
+        former_disk.unlink(number)  # it is in the new directory, too
+    left = former_disk.numbers()
+    return Repaired(
+        aside=aside,
+        packs=len(used),
+        newer_packs=len(left),
+        newer_bytes=sum(former_disk.blocks(number) for number in left),
+        unshipped=unshipped,
+    )
+
+
+def waiting(paths: VaultPaths, device: Device) -> int:
+    """How many local commits the former index had not shipped; -1 if it does not say."""
+    try:
+        database = Database(paths.index, device.keyring.index_key(device.id))
+        try:
+            ledger = Ledger(database.connection)
+            return ledger.count_waiting(ledger.newest_outbox())
+        finally:
+            database.close()
+    except (MegaFSError, *SICK) as error:
+        log.info("the former index does not open: %s", error)
+        return -1
+
+
+def told(unshipped: int) -> str:
+    """The same as a sentence."""
+    if unshipped < 0:
+        return "The index of this device cannot be read, so nothing says what was not shipped yet."
+    if not unshipped:
+        return "This device had shipped everything."
+    return f"This device has {unshipped} commits that no host has: they would be lost."
+
+
+def settings_of(paths: VaultPaths) -> Settings:
+    """The former ones, where they can be read."""
+    try:
+        return settings_from(paths.settings.read_text())
+    except (OSError, MegaFSError) as error:
+        log.warning("the settings are those of a new vault: %s", error)
+        return Settings()
+
+
+def link_packs(paths: VaultPaths, building: VaultPaths, passphrase: str) -> list[PackNumber]:
+    """Put the pack files that the rebuilt index names into its directory, too, and tell it."""
+    device = Device.of(open_slot(passphrase, building.slot.read_bytes()))
+    database = Database(building.index, device.keyring.index_key(device.id))
+    database.adopt(device.number)
+    packs, former, there = Packs(database), Disk(paths.packs), Disk(building.packs)
+    used = []
+    try:
+        for number in former.numbers():
+            pack = packs.get(number)
+            if pack is not None and pack.stored_bytes and packs.copies(number):
+                os.link(former.path(number), there.path(number))
+                packs.set_local(number, former.blocks(number), SHIPPED)
+                used.append(number)
+        database.commit(0)
+        database.sync_wal()
+    finally:
+        database.close()
+    sync_directory(building.packs)
+    return used
