@@ -1,0 +1,143 @@
+"""From places to plaintext: sparse files, damage that heals, one opening for many readers."""
+
+from os import urandom
+
+import pytest
+import trio
+
+from megafs.errors import Unavailable
+from megafs.index.packs import SHIPPED
+from megafs.store.reader import ChunkCache
+from tests.store.rig import Rig
+
+
+@pytest.fixture
+async def rig(tmp_path):
+    """Three chunks in a pack that a host has, too."""
+    made = Rig(tmp_path)
+    made.pieces = [urandom(50_000), urandom(100), urandom(60_000)]
+    made.places = await made.stored(*made.pieces)
+    made.number = made.places[0].pack
+    made.host.packs[made.number] = made.disk.path(made.number).read_bytes()
+    made.packs.set_local(made.number, len(made.host.packs[made.number]), SHIPPED)
+    yield made
+    made.close()
+
+
+async def test_local_bytes_need_no_host(rig):
+    for place, piece in zip(rig.places, rig.pieces, strict=True):
+        assert await rig.reader.chunk(place) == piece
+    assert rig.host.asked == 0
+    assert rig.reader.now(rig.places[1]) == rig.pieces[1]
+
+
+async def test_a_pack_that_was_evicted_comes_back_chunk_by_chunk(rig):
+    rig.disk.unlink(rig.number)
+    rig.packs.delete_local(rig.number)
+    assert await rig.reader.chunk(rig.places[2]) == rig.pieces[2]
+    assert rig.host.asked == 1
+    assert rig.packs.local(rig.number)[:2] == (rig.places[2].sealed_bytes, SHIPPED)
+    rig.reader.cache.clear()
+    assert await rig.reader.chunk(rig.places[2]) == rig.pieces[2], "kept in a sparse file"
+    assert rig.host.asked == 1
+    assert await rig.reader.chunk(rig.places[0]) == rig.pieces[0]
+    assert rig.host.asked == 2
+    assert rig.reader.healed == 0, "absent is not damaged"
+
+
+@pytest.mark.parametrize("small", [False, True])
+async def test_damage_heals_from_a_host_and_is_counted(rig, small):
+    place, piece = (rig.places[1], rig.pieces[1]) if small else (rig.places[0], rig.pieces[0])
+    rig.disk.write(rig.number, place.offset + 40, [b"rot"])
+    assert rig.reader.now(place) is None
+    assert await rig.reader.chunk(place) == piece
+    assert (rig.reader.healed, rig.host.asked) == (1, 1)
+    rig.reader.cache.clear()
+    assert await rig.reader.chunk(place) == piece
+    assert rig.host.asked == 1, "the file was mended"
+
+
+async def test_a_disk_that_cannot_read_is_damage_too(rig):
+    rig.disk.refused["read"] = 1
+    assert await rig.reader.chunk(rig.places[0]) == rig.pieces[0]
+    assert rig.reader.healed == 1
+
+
+async def test_a_disk_that_cannot_keep_costs_only_the_keeping(rig):
+    rig.disk.unlink(rig.number)
+    rig.disk.refused["write"] = 1
+    assert await rig.reader.chunk(rig.places[0]) == rig.pieces[0]
+    rig.reader.cache.clear()
+    assert await rig.reader.chunk(rig.places[0]) == rig.pieces[0]
+    assert rig.host.asked == 2
+
+
+async def test_damage_everywhere_is_told(rig):
+    rig.disk.write(rig.number, 40, [b"rot"])
+    rig.host.packs[rig.number] = bytes(len(rig.host.packs[rig.number]))
+    with pytest.raises(Unavailable):
+        await rig.reader.chunk(rig.places[0])
+    assert rig.reader.cache.get(rig.places[0].chunk) is None
+
+
+async def test_many_readers_open_a_chunk_once(rig):
+    rig.disk.unlink(rig.number)
+    found = []
+
+    async def read():
+        found.append(await rig.reader.chunk(rig.places[0]))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(read)
+    assert found == [rig.pieces[0]] * 20
+    assert rig.host.asked == 1
+
+
+async def test_when_the_one_who_opens_gives_up_another_takes_over(rig):
+    rig.disk.unlink(rig.number)
+    fetch, arrived = rig.host.fetch, trio.Event()
+
+    async def hang(*arguments):
+        arrived.set()
+        await trio.sleep_forever()
+
+    rig.host.fetch = hang
+    found = []
+
+    async def first(scope):
+        with scope:
+            await rig.reader.chunk(rig.places[0])
+
+    async def second():
+        found.append(await rig.reader.chunk(rig.places[0]))
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first, scope)
+        await arrived.wait()
+        nursery.start_soon(second)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.host.fetch = fetch
+        scope.cancel()
+    assert found == [rig.pieces[0]]
+
+
+async def test_several_chunks_in_one_trip(rig):
+    rig.disk.write(rig.number, rig.places[2].offset + 40, [b"rot"])
+    found = await rig.reader.chunks([*rig.places, rig.places[0]])
+    assert found == {place.chunk: piece for place, piece in zip(rig.places, rig.pieces, strict=True)}
+    assert rig.reader.healed == 1
+
+
+def test_the_chunk_cache_drops_the_least_recently_used():
+    cache = ChunkCache(300)
+    for name in (b"a", b"b", b"c"):
+        cache.put(name, name * 100)
+    assert cache.get(b"a") is not None
+    cache.put(b"d", b"d" * 100)
+    assert cache.get(b"b") is None
+    assert cache.get(b"a") is not None
+    assert cache.bytes == 300
+    cache.put(b"e", b"e" * 301)
+    assert cache.bytes == 0, "larger than the cache: not kept, and the count is right"
