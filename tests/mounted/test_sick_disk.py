@@ -14,7 +14,7 @@ import pytest
 
 from tests.mounted.sickdisk import DEAD, NO_READS, NO_WRITES, WELL, SickDisk, sick_disk
 from tests.mounted.test_machine import patterned
-from tests.mounted.vault import Vault, answers
+from tests.mounted.vault import HOSTS, NotWorking, Vault, answers, mounted
 
 pytestmark = pytest.mark.needs_root
 DISK_BYTES = 512 << 20
@@ -203,3 +203,43 @@ def test_vanished(patient: Patient) -> None:
     finally:
         aside.rename(state)
     patient.recovers()
+
+
+def test_a_damaged_index_is_rebuilt(scratch: Path) -> None:
+    """Mount names the cure; the cure brings back all that was shipped, and says what only this device had."""
+    base = scratch / "repair"
+    base.mkdir()
+    with mounted(base) as vault:
+        (vault.mountpoint / "shipped").write_bytes(patterned(300_000, 1))
+        vault.unmount("--wait")
+        vault.mount()
+        packs = vault.state / vault.name / "packs"
+        before = set(os.listdir(packs))
+        (vault.mountpoint / "newer").write_bytes(patterned(100_000, 2))
+        vault.megafs("sync", "--local", vault.name, "--state-dir", str(vault.state))
+        vault.kill()
+        assert set(os.listdir(packs)) > before
+        rot(vault.state / vault.name / "index.db")
+        with pytest.raises(NotWorking, match=f"megafs attach --repair {vault.name} "):
+            vault.mount()
+        hosts = [part for number in range(HOSTS) for part in ("--host", f"file://{base}/host{number}")]
+        key = ["--recovery-key-file", str(vault.recovery_key), "--yes"]
+        vault.megafs("attach", "--repair", vault.name, *hosts, *key, *vault.unlocking)
+        vault.mount()
+        assert os.listdir(vault.mountpoint) == ["shipped"]
+        assert (vault.mountpoint / "shipped").read_bytes() == patterned(300_000, 1)
+        (aside,) = vault.state.glob(f".{vault.name}.damaged-*")
+        assert len(os.listdir(aside / "packs")) == 1
+        (vault.mountpoint / "after").write_bytes(b"goes on")
+        vault.unmount("--wait")
+        vault.mount()
+        assert sorted(os.listdir(vault.mountpoint)) == ["after", "shipped"]
+
+
+def rot(file: Path) -> None:
+    """Bytes all over are not what they were."""
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        for offset in range(2000, size, 4096):
+            opened.seek(offset)
+            opened.write(b"rot")
