@@ -115,12 +115,13 @@ class Collector:
                 break
             await trio.lowlevel.checkpoint()
         emptied = self._emptied({place.pack for place in dead})
-        if dead or emptied:
+        punchable = self._punchable(dead)
+        if dead or emptied or punchable:
             await self._commits.durable_now()
-            self._unpunched += dead
         if emptied:
             await trio.to_thread.run_sync(self._unlink, emptied)
-        await self._punch()
+        if punchable:
+            await trio.to_thread.run_sync(self._punch, punchable)
         await self._drop_unshipped()
 
     def _reap(self) -> bool:
@@ -163,24 +164,22 @@ class Collector:
         for number in numbers:
             self._disk.unlink(number)
 
-    async def _punch(self) -> None:
+    def _punchable(self, dead: Sequence[ChunkPlace]) -> list[ChunkPlace]:
         """Bytes of packs not yet shipped stay until they are: an earlier commit may ship with the pack and names them,
-        and the pack must arrive as it was closed."""
+        and the pack must arrive as it was closed. That it is shipped must be durable, too, before a hole is made: a crash
+        would forget it, and ship the pack with the hole."""
         now: list[ChunkPlace] = []
         later: list[ChunkPlace] = []
-        for place in self._unpunched:
+        for place in [*self._unpunched, *dead]:
             local = self._packs.local(place.pack)
             if local is not None:
                 (now if local[1] == SHIPPED else later).append(place)
         self._unpunched = later
-        if not now:
-            return
+        return now
 
-        def punch() -> None:
-            for place in now:
-                self._disk.punch(place.pack, place.offset, place.sealed_bytes)
-
-        await trio.to_thread.run_sync(punch)
+    def _punch(self, places: Sequence[ChunkPlace]) -> None:
+        for place in places:
+            self._disk.punch(place.pack, place.offset, place.sealed_bytes)
 
     async def _drop_unshipped(self) -> None:
         """Packs closed, not shipped and dead need not travel at all. Commits that name them must then reach as far as
