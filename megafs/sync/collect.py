@@ -166,8 +166,8 @@ class Collector:
 
     def _punchable(self, dead: Sequence[ChunkPlace]) -> list[ChunkPlace]:
         """Bytes of packs not yet shipped stay until they are: an earlier commit may ship with the pack and names them,
-        and the pack must arrive as it was closed. That it is shipped must be durable, too, before a hole is made: a crash
-        would forget it, and ship the pack with the hole."""
+        and the pack must arrive as it was closed. That it is shipped must be durable, too, before a hole is made: a
+        crash would forget it, and ship the pack with the hole."""
         now: list[ChunkPlace] = []
         later: list[ChunkPlace] = []
         for place in [*self._unpunched, *dead]:
