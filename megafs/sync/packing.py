@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # it did. So a full pack leaves once the writer pauses, or at the latest so long after its last byte.
 QUIET_S = 1.0
 PATIENCE_S = 5.0
+FRESH_S = 60.0  # a pack that leaves this soon after it was closed is not hashed again: a third of what shipping costs
 RETRY_FIRST_S = 1.0  # a pack that found too few hosts
 RETRY_MOST_S = 60.0
 
@@ -94,6 +95,7 @@ class PackShipper:
         self._settings, self._clock, self._changed = settings, clock, changed
         self._limiter = trio.CapacityLimiter(settings.uploads)
         self._flying: set[PackNumber] = set()
+        self._closed_s: dict[PackNumber, float] = {}  # when, of packs not yet on their way
         self._urgent = PackNumber(0)  # somebody waits for packs up to this one
         self.troubles: dict[PackNumber, Trouble] = {}
         self.closed: list[PackNumber] = []
@@ -126,6 +128,7 @@ class PackShipper:
         for pack in leaving:
             await self._writer.close(pack)
             self.closed.append(pack.number)
+            self._closed_s[pack.number] = self._clock()
 
     def made_durable(self, closed: Sequence[PackNumber]) -> None:
         """The index commit after these were closed has returned."""
@@ -172,7 +175,8 @@ class PackShipper:
             return  # dropped meanwhile
         policy = self._landscape.policy()
         try:
-            objects = await trio.to_thread.run_sync(self._parts, pack, policy)
+            is_fresh = self._clock() - self._closed_s.pop(number, 0.0) < FRESH_S
+            objects = await trio.to_thread.run_sync(self._parts, pack, policy, is_fresh)
         except Corrupt as error:
             self._note_trouble(number, str(error))
             log.error("pack %d cannot be shipped: %s", number, error)
@@ -191,11 +195,11 @@ class PackShipper:
             await self._put(pack, objects, targets, have, failed)
         self._settle(pack, have, owed, "; ".join(failed.values()))
 
-    def _parts(self, pack: Pack, policy: Policy) -> Mapping[int, StoredPart]:
+    def _parts(self, pack: Pack, policy: Policy, is_fresh: bool) -> Mapping[int, StoredPart]:
         """Thread. By shard number what hosts get, made from the local file after that was checked against its root:
-        what rotted here must not become the only copy."""
+        what rotted here must not become the only copy. ``is_fresh``: the root was computed from the file just now."""
         data = self._disk.read(pack.number, 0, pack.stored_bytes)
-        if len(data) != pack.stored_bytes or merkle_root(data) != pack.root:
+        if len(data) != pack.stored_bytes or not (is_fresh or merkle_root(data) == pack.root):
             raise Corrupt("pack: its local file is damaged")
         return stored_parts(data, pack.root, policy)
 
