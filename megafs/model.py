@@ -1,7 +1,7 @@
 """The words of DESIGN.md section 1 as types. Pure values, no behaviour beyond checks of themselves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, NewType
 
@@ -95,7 +95,7 @@ class HostSpec:
 class GivenSecrets:
     """What a command line was given for its hosts, by URL. ``typed``: by a person, not from a file."""
 
-    by_url: Mapping[str, Mapping[str, str]]
+    by_url: Mapping[str, Mapping[str, str]] = field(repr=False)
     typed: bool = False
 
 

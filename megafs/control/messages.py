@@ -5,7 +5,7 @@ daemon of different versions refuse each other with a sentence instead of misund
 """
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from megafs import canonical, errors
@@ -18,7 +18,7 @@ class Secret:
     """A secret of a host, on its way to the daemon that keeps it. The socket is its owner's alone."""
 
     name: str
-    value: str
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class HostAsk:
     force: bool = False
     secrets: tuple[Secret, ...] = ()
     secrets_typed: bool = False  # by a person: for the keyring if there is one
-    recovery_key: str = ""
+    recovery_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,8 @@ class Space:
     def total_and_free(self, stored: int) -> tuple[int, int]:
         """For statfs, in bytes of content: as much is free as every one of the hosts that a pack needs can take."""
         unknown = 1 << 50
-        free = sorted((self.free.get(host) or unknown for host in self._stacks), reverse=True)
+        active = [spec.id for spec in self._vault.hosts() if spec.state == "active"]
+        free = sorted((self.free.get(host) or unknown for host in active), reverse=True)
         policy = self._vault.policy()
         available = free[min(policy.places, len(free)) - 1] * (policy.k or 1) if free else 0
         return stored + available, available

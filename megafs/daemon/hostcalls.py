@@ -5,6 +5,7 @@ unless its owner knows better. What has to move is moved in the background by sy
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from os import urandom
 
@@ -77,6 +78,11 @@ class HostCalls:
             engine, asked = self._engine, request.host
             engine.shipper.claims.check_writable()
             given = {secret.name: secret.value for secret in asked.secrets}
+            again = self._draining(asked.name)
+            if again is not None:
+                await self._change(replace(again, state="active"))
+                yield Done(sentences=(f"{again.label} takes its share again.",))
+                return
             spec = self._new_spec(asked)
             stack = self._opener.stack(spec, open_host(spec.url, secrets=given, label=spec.label))
             try:
@@ -85,10 +91,10 @@ class HostCalls:
                     found = await probe(stack.prompt)
                 boot = await self._boot(asked) if asked.recovery_key else None
                 engine.keeping.join(spec.id, stack)
-                async for done, total in engine.keeping.bring_up(spec.id):
-                    yield Progress(done_bytes=done, total_bytes=total)
-                if boot is not None:
-                    await self._renew_boot(boot, asked, spec, stack)
+                async with aclosing(engine.keeping.bring_up(spec.id)) as steps:
+                    async for done, total in steps:
+                        yield Progress(done_bytes=done, total_bytes=total)
+                silent = await self._renew_boot(boot, asked, spec, stack) if boot is not None else []
                 await trio.to_thread.run_sync(self._keep_secrets, spec.url, given, asked.secrets_typed)
                 engine.stacks[spec.id] = stack
                 engine.space.free[spec.id] = found.usage.free_bytes
@@ -102,7 +108,11 @@ class HostCalls:
                 if isinstance(error, trio.TooSlowError):
                     raise Unavailable(f"{spec.label}: the probe took more than {TEST_S:.0f} s") from error
                 raise
-            yield Done(sentences=tuple(self._joined(spec, asked)))
+            yield Done(sentences=(*self._joined(spec, asked), *silent))
+
+    def _draining(self, url: str) -> HostSpec | None:
+        text = checked_url(url).text
+        return next((s for s in self._engine.vault.hosts() if s.url == text and s.state == "draining"), None)
 
     def _new_spec(self, asked: HostAsk) -> HostSpec:
         url, hosts = checked_url(asked.name), self._engine.vault.hosts()
@@ -156,14 +166,14 @@ class HostCalls:
             raise WrongKey("this recovery key opens nothing on the hosts of this vault that answer")
         return max(found, key=lambda boot: boot.generation)
 
-    async def _renew_boot(self, boot: Boot, asked: HostAsk, new: HostSpec, stack: Stack) -> None:
-        """A boot object of the next generation that lists the new host, on every host. Raises HostError for one that
-        does not take it; the older ones stay good."""
-        engine = self._engine
-        specs = [*engine.vault.hosts(), new]
+    async def _renew_boot(self, boot: Boot, asked: HostAsk, new: HostSpec, stack: Stack) -> list[str]:
+        """A boot object of the next generation that lists the new host, on every host; a sentence for each older one
+        that does not take it (its old one stays good). Raises HostError if the new one does not."""
+        engine, told = self._engine, []
+        specs = [*(spec for spec in engine.vault.hosts() if spec.state != "gone"), new]
         stacks = {**engine.stacks, new.id: stack}
-        for spec in specs:
-            if spec.state != "gone":
+        for spec in reversed(specs):
+            try:
                 await boots.put(
                     stacks[spec.id].patient,
                     spec,
@@ -174,6 +184,11 @@ class HostCalls:
                     recovery=RecoveryKey.from_text(asked.recovery_key),
                     root=RootKey(boot.root_seed),
                 )
+            except (HostError, Unavailable) as error:
+                if spec is new:
+                    raise
+                told.append(f"{spec.label} did not take the new boot object and does not tell of {new.label}: {error}")
+        return told
 
     # remove, drain
 
@@ -200,6 +215,7 @@ class HostCalls:
                 await engine.commits.durable_now()
             engine.keeping.leave(spec.id)
             engine.keeping.repairer.wake()
+            await trio.to_thread.run_sync(secrets.forget, engine.paths, spec.url)
             yield Done(sentences=tuple(told))
 
     async def drain(self, request: Request) -> AsyncGenerator[Message, None]:

@@ -1,7 +1,7 @@
 """All between the committed index and the hosts, wired: shipping, checkpoints, collecting, compacting, repair."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -173,7 +173,7 @@ class Keeping:
         self._objects.hosts[host] = stack.prompt
         self.shipper.lanes.open(host)
 
-    async def bring_up(self, host: HostId) -> AsyncIterator[tuple[int, int]]:
+    async def bring_up(self, host: HostId) -> AsyncGenerator[tuple[int, int], None]:
         """Copy to a host that has joined what came before; (done, of how many)."""
         others = Objects(self._local.device.keyring, {h: s for h, s in self._objects.hosts.items() if h != host})
         async for step in bring_up(host, self._objects, others, self._claims, self._local.ledger, self._stream):

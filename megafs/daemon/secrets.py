@@ -42,6 +42,13 @@ def keep(paths: VaultPaths, root: Path, given: GivenSecrets) -> None:
             store_secrets(paths.secrets, url, row)
 
 
+def forget(paths: VaultPaths, url: str) -> None:
+    """Blocks. The host left the vault."""
+    checked = checked_url(url)
+    if checked.rules.secrets:
+        store_secrets(paths.secrets, checked.text, {})
+
+
 def _from_keyring(root: Path, url: str) -> HostSecrets:
     import keyring
     from keyring.errors import KeyringError

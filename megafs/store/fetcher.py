@@ -59,6 +59,16 @@ class HostFetcher:
 
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Verify) -> bytes:
         """The range as ``verify`` accepts it. Raises Unavailable, within the limit."""
+        with trio.move_on_after(self._limit_s):
+            copies: object = None
+            while copies != (copies := self._packs.copies(pack.number)):  # again if they moved while we asked
+                found = await self._hedged(self._attempts(pack, start, stop, verify))
+                if found is not None:
+                    return found
+        raise Unavailable("too few hosts answer with the right bytes of this file")
+
+    async def _hedged(self, attempts: Iterator[Attempt]) -> bytes | None:
+        """What the first attempt that succeeds brings; each next one begins when the one before fails or is slow."""
         found: bytes | None = None
 
         async def follow(attempt: Attempt, over: trio.Event) -> None:
@@ -71,15 +81,12 @@ class HostFetcher:
             finally:
                 over.set()
 
-        with trio.move_on_after(self._limit_s):
-            async with trio.open_nursery() as nursery:
-                for attempt in self._attempts(pack, start, stop, verify):
-                    over = trio.Event()
-                    nursery.start_soon(follow, attempt, over)
-                    with trio.move_on_after(attempt.hedge_s):
-                        await over.wait()
-        if found is None:
-            raise Unavailable("too few hosts answer with the right bytes of this file")
+        async with trio.open_nursery() as nursery:
+            for attempt in attempts:
+                over = trio.Event()
+                nursery.start_soon(follow, attempt, over)
+                with trio.move_on_after(attempt.hedge_s):
+                    await over.wait()
         return found
 
     def _attempts(self, pack: Pack, start: int, stop: int, verify: Verify) -> Iterator[Attempt]:

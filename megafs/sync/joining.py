@@ -5,7 +5,7 @@ have it, object by object, each checked: claims, the kept checkpoints with the p
 and the heads that a search asks for (sync.gallop). Packs are for sync.repair, boot objects for who has the 24 words.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 from megafs.crypto.keys import ident_checkpoint, ident_commit, ident_head, ident_part
 from megafs.errors import ObjectMissing
@@ -39,7 +39,7 @@ def needed_objects(ledger: Ledger, stream: Stream) -> Iterator[tuple[Kind, bytes
 
 async def bring_up(
     host: HostId, objects: Objects, others: Objects, claims: Claims, ledger: Ledger, stream: Stream
-) -> AsyncIterator[tuple[int, int]]:
+) -> AsyncGenerator[tuple[int, int], None]:
     """Copy to ``host`` of ``objects`` what ``others`` have; yields (done, of how many). Raises HostError,
     Unavailable."""
     await claims.spread(host)

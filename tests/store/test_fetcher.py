@@ -164,3 +164,21 @@ async def test_whole_copies_come_first(world):
     world.packs.add_copy(world.pack.number, place.id, -1, world.pack.root)
     await world.read()
     assert world.received == [0, 0, 0, RANGE[1] - RANGE[0]]
+
+
+async def test_copies_that_move_meanwhile_are_followed(world):
+    """The policy changes while a read is under way: the shards it asked for are gone, a copy is there."""
+    place = world.places[3]
+    for other in world.places:
+        other.memory.objects.clear()
+    await place.memory.put(world.name(place, -1), CONTENT)
+    done = []
+
+    def moved(pack, host):
+        if not done:
+            done.append(host)
+            world.packs.add_copy(world.pack.number, place.id, -1, world.pack.root)
+
+    world.fetcher.on_damage = moved
+    await world.read()
+    assert done
