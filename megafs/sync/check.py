@@ -7,7 +7,7 @@ moved aside, damaged chunks and copies are made anew from those that are right.
 """
 
 import os
-import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -90,7 +90,7 @@ class Checker:
         self._reader, self._objects, self._labels = reader, objects, labels
         self._durable_now, self._lost_copy = durable_now, lost_copy
         self._full, self._repair = full, repair
-        self._chance = random.Random()
+        self._chance = secrets.SystemRandom()  # what is looked at next is no host's to foresee
         self.findings: list[Finding] = []
         self.counts = Counts()
 

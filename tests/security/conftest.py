@@ -12,6 +12,15 @@ from tests.mounted.vault import Vault
 from tests.security.canary import canary
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without root, what needs it is left out."""
+    if os.geteuid() != 0:
+        here = Path(__file__).parent
+        left_out = [item for item in items if here in item.path.parents and item.get_closest_marker("needs_root")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 class Guarded(Vault):
     """A vault whose passphrase is a canary and whose daemon has a directory for temporary files of its own."""
 

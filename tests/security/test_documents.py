@@ -1,0 +1,31 @@
+"""The threat model names a test for each claim: they exist."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def missing(text: str) -> list[str]:
+    """Tests named in a text that are not there."""
+    return [f"{file}::{name}" for file, name in NAMED.findall(text) if name not in functions(ROOT / file)]
+
+
+def functions(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_every_claim_has_its_test():
+    text = (ROOT / "contrib" / "docs" / "THREAT-MODEL.md").read_text()
+    assert len(NAMED.findall(text)) > 30
+    assert missing(text) == []
+
+
+def test_control_a_test_that_is_not_there_is_missed():
+    assert missing("* A claim. `tests/security/test_documents.py::test_of_nothing`") != []
+    assert missing("* A claim. `tests/nothing.py::test_of_nothing`") != []
