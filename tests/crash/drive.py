@@ -101,6 +101,8 @@ async def engine_on(
         engine.cache.limit_bytes = CACHE_BYTES
     if "gate" in forgotten:
         engine.commits.destructive = lambda: None
+    if "hold" in forgotten:
+        engine.content.hold = lambda: None
     engine.names.purge_left_over()
     engine.commits.on_durable = lambda: (engine.shipper.wake(), engine.cache.wake())
     try:

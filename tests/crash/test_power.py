@@ -79,7 +79,7 @@ async def test_nothing_promised_is_missing_in_many_lives(tmp_path, request):
         assert not wrong, "\n".join(wrong[:20])
 
 
-@pytest.mark.parametrize("forgotten", ["pack", "wal", "directory", "gate"])
+@pytest.mark.parametrize("forgotten", ["pack", "wal", "directory", "gate", "hold"])
 async def test_a_step_left_out_is_noticed(tmp_path, forgotten):
     """Negative controls: without this sync, or without the gate for destructive requests, promises are broken."""
     for seed in range(12):
