@@ -31,10 +31,7 @@ def run(
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="NAME is here and its index is damaged: rebuild it; the passphrase stays."),
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild the damaged index of a NAME that is here.")] = False,
     secrets_file: SecretsFile = None,
     passphrase_file: PassphraseFile = None,
     passphrase_command: PassphraseCommand = None,
@@ -61,19 +58,9 @@ def run(
     from megafs import daemon
 
     os.umask(0o077)  # everything in a state directory is its owner's alone
+    confirm = (lambda question: True) if yes else confirmed
     if repair:
-        from megafs.crypto.slot import open_slot
-
-        done = daemon.repair_vault(
-            paths,
-            hosts=host,
-            recovery=recovery,
-            passphrase=phrase,
-            former=open_slot(phrase, paths.slot.read_bytes()),
-            confirm=(lambda question: True) if yes else confirmed,
-            secrets=given_secrets,
-        )
-        tell(done)
+        tell(daemon.repair_vault(paths, host, recovery, phrase, confirm, given_secrets))
         return
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     daemon.attach_vault(
@@ -82,7 +69,7 @@ def run(
         recovery=recovery,
         passphrase=phrase,
         settings=Settings(),
-        confirm=(lambda question: True) if yes else confirmed,
+        confirm=confirm,
         secrets=given_secrets,
     )
     if remember:

@@ -48,17 +48,15 @@ class Repaired:
 
 def repair_vault(
     paths: VaultPaths,
-    *,
     hosts: Sequence[str],
     recovery: RecoveryKey,
     passphrase: str,
-    former: bytes,
     confirm: Confirm,
     secrets: GivenSecrets,
 ) -> Repaired:
-    """``former`` is the opened key slot. Raises what attach raises; then everything is as it was."""
+    """``passphrase`` is the former one and stays. Raises what attach raises; then everything is as it was."""
     process.harden()
-    device = Device.of(former)
+    device = Device.of(open_slot(passphrase, paths.slot.read_bytes()))
     aside = paths.root.with_name(f".{paths.root.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     with locked(paths):
         unshipped = waiting(paths, device)

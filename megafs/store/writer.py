@@ -12,7 +12,7 @@ from os import urandom
 
 import trio
 
-from megafs.config import CHUNK_BYTES
+from megafs.config import CHUNK_BYTES, KIB
 from megafs.crypto.keys import Keyring
 from megafs.crypto.merkle import root as merkle_root
 from megafs.crypto.seal import digest
@@ -22,6 +22,7 @@ from megafs.packs.codec import Codec, is_zero
 from megafs.packs.format import encode_directory, encode_footer, fits, layout, sealed_bytes
 from megafs.store.disk import Disk
 
+INLINE_BYTES = 32 * KIB  # sealed on the loop, in 0.1 ms: an fsync of a few pages has hops to threads enough
 SEALING_THREADS = 2  # one per core of a small machine; zstd, AES and SHA-256 release the GIL
 
 
@@ -141,9 +142,12 @@ class PackWriter:
             self._begin()
         assert self.current is not None
         prefix = self.current.id[:4]
-        sealed = await trio.to_thread.run_sync(
-            lambda: seal_batch(self.keyring, prefix, pieces, compress=self.compress), limiter=self._limiter
-        )
+        if sum(map(len, pieces)) <= INLINE_BYTES:
+            sealed = seal_batch(self.keyring, prefix, pieces, compress=self.compress)
+        else:
+            sealed = await trio.to_thread.run_sync(
+                lambda: seal_batch(self.keyring, prefix, pieces, compress=self.compress), limiter=self._limiter
+            )
         places: list[ChunkPlace | None] = []
         writes: list[tuple[OpenPack, int, list[bytes]]] = []
         for one in sealed:
