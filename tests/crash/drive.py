@@ -386,7 +386,8 @@ async def verify(root: Path, image: Image, model: Model, promised: int, step: in
     image.unfold(root)
     logging.getLogger("megafs").addHandler(warnings)
     try:
-        async with engine_on(root, image.objects, None, ships=thorough) as engine:
+        objects = {host: dict(held) for host, held in image.objects.items()}  # the next life begins with them, too
+        async with engine_on(root, objects, None, ships=thorough) as engine:
             await _examine(engine, model, promised, model.latest(step), verdict)
             row = engine.names.create(ROOT_INO, b"afterwards", MODE, 0, 0)
             await engine.content.write(row.ino, 0, b"goes on")
