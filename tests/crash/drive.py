@@ -6,7 +6,8 @@ accepted before an fsync that returned. After a crash at step n
 * each file holds, byte for byte, what it held in some version that is neither older than the promise nor than the last
   unlink, replacing rename or truncate among the operations found: a commit never holds a destructive step without the
   data accepted before it;
-* the index breaks none of its invariants, every chunk opens, every pack file is known, nothing was logged as a warning.
+* the index breaks none of its invariants, every chunk opens, every pack file is known, nothing was logged as a warning;
+* no host holds a commit that the device does not know it made.
 """
 
 import logging
@@ -34,6 +35,8 @@ from megafs.index.database import Database
 from megafs.index.invariants import faults, left_over
 from megafs.index.packs import SHIPPED
 from megafs.model import ROOT_INO, HostId, HostSpec, Ino, Policy
+from megafs.sync import recover
+from megafs.sync.objects import Objects
 from tests.crash.machine import Entry, Image, Log, LoggedDatabase, LoggedDisk
 from tests.support.hosts import MemoryHost
 
@@ -424,6 +427,9 @@ async def _examine(engine: Engine, model: Model, promised: int, latest: int, ver
             _compare(ino, await contents(engine, ino), model.files.get(ino, [(0, b"")]), floor, latest, verdict)
     connection = engine.database.connection
     verdict.wrong += [f"{fault.rule} {fault.row}: {fault.text}" for fault in faults(connection)]
+    objects = Objects(engine.device.keyring, {host: stack.prompt for host, stack in engine.stacks.items()})
+    if await recover.steps_ahead(objects, engine.shipper.stream.position, engine.device.number):
+        verdict.wrong.append("hosts hold a commit that this device does not know it made")
     if left_over(connection):
         verdict.wrong.append("unlinked inodes were not purged")
     await _examine_packs(engine, verdict)

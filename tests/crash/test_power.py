@@ -11,7 +11,7 @@ from tests.crash import drive
 from tests.crash.machine import CUT, KILL, TORN, Image, Log, Replay, steps
 
 OPERATIONS = 120
-DEFAULT_POINTS = 200
+DEFAULT_POINTS = 160
 WAYS = [TORN, TORN, TORN, CUT, KILL]
 
 
