@@ -58,7 +58,7 @@ class HostCalls:
         }
 
     def _find(self, name: str) -> HostSpec:
-        for spec in self._engine.vault.hosts():
+        for spec in sorted(self._engine.vault.hosts(), key=lambda spec: spec.state == "gone"):
             if name in (spec.label, spec.url):
                 return spec
         raise Usage(f"the vault has no host {name!r}; megafs hosts shows them")
@@ -116,7 +116,7 @@ class HostCalls:
 
     def _new_spec(self, asked: HostAsk) -> HostSpec:
         url, hosts = checked_url(asked.name), self._engine.vault.hosts()
-        if any(spec.url == url.text for spec in hosts):
+        if any(spec.url == url.text and spec.state != "gone" for spec in hosts):
             raise Usage(f"{url.text} is a host of this vault already")
         labels = {spec.label for spec in hosts}
         usual = (f"{url.kind}-{number}" for number in range(1, len(hosts) + 2))

@@ -20,9 +20,9 @@ def simulated(*options):
 
 def test_a_seed_repeats_and_more_parts_lose_less(tmp_path):
     plot = tmp_path / "plot.svg"
-    rows = simulated("--vaults", 300, "--svg", plot)
-    assert rows == simulated("--vaults", 300)
-    assert rows != simulated("--vaults", 300, "--seed", 2)
+    rows = simulated("--vaults", 200, "--svg", plot)
+    assert rows == simulated("--vaults", 200)
+    assert rows != simulated("--vaults", 200, "--seed", 2)
     assert rows["1-copy"][0] > rows["2-copies"][0] > rows["3-copies"][0]
     for better, worse in (("2+2", "2+1"), ("3+3", "2+2"), ("3-copies", "2-copies"), ("6+3", "4+2")):
         assert rows[better][1] < rows[worse][1]
@@ -33,7 +33,7 @@ def test_a_seed_repeats_and_more_parts_lose_less(tmp_path):
 
 def test_it_agrees_with_the_chain_of_hosts_alone():
     world = ("--decay-share", 0, "--operator-years", 1e9, "--years-to-failure", 0.5, "--years", 2)
-    rows = simulated("--vaults", 1500, *world)
+    rows = simulated("--vaults", 1000, *world)
     for policy in ("1-copy", "2-copies", "2+1"):
         share, probability, _ = rows[policy]
         assert share == pytest.approx(probability, rel=0.25)

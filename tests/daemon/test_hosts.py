@@ -127,3 +127,29 @@ def test_secrets_are_kept_apart(drives, tmp_path):
         other.mount()
         assert (other.mountpoint / "file").read_bytes() == CONTENT
         other.unmount()
+
+
+def test_a_host_given_up_by_force_is_made_up_for_and_a_drained_one_may_return(drives, folders):
+    drive = drives("first", [folder.as_uri() for folder in folders[:3]])
+    drive.create("--copies", 2)
+    drive.mount()
+    (drive.mountpoint / "file").write_bytes(CONTENT)
+    drive.sync()
+    held = next(host for host in drive.told("hosts", "v") if host["objects"])
+    drive.run("hosts", "v", "drain", held["label"])
+    assert "again" in drive.run("hosts", "v", "add", held["url"]).stdout
+    assert {host["state"] for host in drive.told("hosts", "v")} == {"ok"}
+    shutil.rmtree(folders[int(held["label"][-1]) - 1])  # file-1 is the first folder
+    drive.run("hosts", "v", "remove", held["url"], "--force")
+    gone = f"{held['label']} (gone)"
+    found = until(
+        drive,
+        ("hosts", "v"),
+        lambda hosts: all(bool(host["objects"]) is (host["label"] != gone) for host in hosts),
+    )
+    assert [host["state"] for host in found if host["label"] == gone] in ([], ["gone"])
+    drive.unmount()
+    drive.forget_cache()
+    drive.mount()
+    assert (drive.mountpoint / "file").read_bytes() == CONTENT
+    drive.unmount()

@@ -8,6 +8,7 @@ from tests import servers
 
 pytestmark = [
     pytest.mark.mounted,
+    pytest.mark.servers,
     pytest.mark.skipif(not servers.has("sshd"), reason="a machine without an SSH server"),
 ]
 CONTENT = {f"file {number}": random.Random(number).randbytes(100 * 7**number) for number in range(5)}

@@ -54,24 +54,3 @@ def test_any_two_of_four_suffice_and_three_losses_are_told(drives, folders):
     for name, content in CONTENT.items():
         assert (other.mountpoint / name).read_bytes() == content
     other.unmount()
-
-
-def test_wrong_bytes_of_a_shard_are_noticed_and_made_up_for(drives, folders):
-    drive = drives("first", [folder.as_uri() for folder in folders])
-    drive.create("--shards", "2+2")
-    drive.mount()
-    (drive.mountpoint / "file").write_bytes(CONTENT["file 3"])
-    drive.sync()
-    drive.unmount()
-    drive.forget_cache()
-    for folder in folders[:2]:
-        for path in folder.rglob("*"):
-            if path.is_file() and path.stat().st_size > 1 << 20:
-                data = bytearray(path.read_bytes())
-                for at in range(100, len(data), 1000):
-                    data[at] ^= 1
-                path.chmod(0o600)
-                path.write_bytes(data)
-    drive.mount()
-    assert (drive.mountpoint / "file").read_bytes() == CONTENT["file 3"]
-    drive.unmount()
