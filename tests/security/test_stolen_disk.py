@@ -50,6 +50,14 @@ def test_nothing_shows_while_mounted_after_a_kill_after_unmounting_and_on_hosts(
     guarded.unmount("--wait")
     clean(scan, guarded)
     control(scan, told, guarded)
+    nothing_to_guess_on_hosts(guarded)
+
+
+def nothing_to_guess_on_hosts(guarded):
+    """No part of the slot is on a host, so there is nothing that a passphrase could be tried on (A09)."""
+    scan = Scan({"slot": (guarded.state / guarded.name / "slot").read_bytes()})
+    assert not scan.files(guarded.base.glob("host?"))[0]
+    assert scan.files([guarded.state])[0], "the control: it is on this device"
 
 
 def control(scan, told, guarded):
