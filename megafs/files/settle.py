@@ -56,6 +56,9 @@ class Settler:
             while any(count >= MANY for count, _ in self._counts.values()):
                 await trio.sleep(IDLE_S)
                 for window in self.due():
+                    _, last_s = self._counts.get(window, (0, trio.current_time()))
+                    if last_s > trio.current_time() - IDLE_S:
+                        continue  # forgotten, or written again, while others were rewritten
                     del self._counts[window]
                     ino, number = window
                     try:

@@ -61,3 +61,24 @@ async def test_memory_is_bounded(autojump_clock):
     due = settler.due()
     assert len(due) == REMEMBERED
     assert (0, 0) not in due
+
+
+async def test_what_is_forgotten_or_written_while_others_are_rewritten(autojump_clock, nursery):
+    asked = Asked()
+
+    async def settle(ino: Ino, start: int, stop: int) -> bool:
+        if not asked.ranges:
+            settler.note(Ino(9), 0)
+            for number in range(REMEMBERED - 1):
+                settler.note(Ino(1000 + number), 0)
+        return await asked.settle(ino, start, stop)
+
+    settler = Settler(settle)
+    nursery.start_soon(settler.run)
+    for ino in (7, 8, 9):
+        for _ in range(MANY):
+            settler.note(Ino(ino), 0)
+    await trio.sleep(IDLE_S * 1.5)
+    assert [ino for ino, _, _ in asked.ranges] == [7]  # 8 was forgotten
+    await trio.sleep(IDLE_S * 2)
+    assert [ino for ino, _, _ in asked.ranges] == [7, 9]
