@@ -36,6 +36,11 @@ from megafs.sync.stream import Stream
 COMPACT_EVERY_S = 300.0  # packs are looked through this often
 
 
+def since_boot_s() -> float:
+    """A clock that nobody sets, and that goes on while the machine sleeps: what a majority said before is old then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Local(Protocol):
     """What the local side (daemon.engine) hands over."""
 
@@ -65,7 +70,7 @@ class Keeping:
         self._objects = Objects(device.keyring, {host: stack.prompt for host, stack in local.stacks.items()})
         self._stream = Stream(local.database, device.keyring, device.signer, time.time)
         standing = Standing(term=self._stream.position.term, device=device.id)
-        self._claims = Claims(self._objects, device.trust, standing, time.time)
+        self._claims = Claims(self._objects, device.trust, standing, since_boot_s)
         self.shipper = self._shipper(lost)
         self.checkpointer = Checkpointer(
             database=local.database,

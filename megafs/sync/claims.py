@@ -132,9 +132,10 @@ class Claims:
             if self._mine is not None and self._mine.claim not in {each.claim for each in there}:
                 await self._place(host, self._mine)
 
+        began_s = self._clock()  # an answer may be as old as its question
         answers = await self._objects.everywhere(one)
         if is_majority(len(answers.said), len(self._objects.hosts)):
-            self._majority_s = self._clock()
+            self._majority_s = began_s
         self.check_writable()
         return len(answers.said)
 

@@ -78,9 +78,11 @@ def _not_through_a_death(run: list[OutboxRow], dropped: Sequence[tuple[PackNumbe
     return run
 
 
-def freeze_at(found: Batch, *, urgent: bool) -> float:
-    """When a batch becomes a commit object."""
-    return found.oldest_s if urgent else found.oldest_s + COMMIT_AGE_S
+def freeze_in(found: Batch, *, urgent: bool, now_s: float) -> float:
+    """For how many seconds a batch still waits before it becomes a commit object. Rows from a time to come were made
+    before the clock was set back: nothing waits for that time."""
+    age_s = now_s - found.oldest_s
+    return 0.0 if urgent or age_s < 0 else max(0.0, COMMIT_AGE_S - age_s)
 
 
 def checkpoint_due(*, commits: int, changeset_bytes: int, checkpoint_bytes: int) -> bool:

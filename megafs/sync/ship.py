@@ -167,7 +167,7 @@ class Shipper:
     async def _freeze_commits(self) -> None:
         while not self.held and (batch := self._batch()) is not None:
             urgent = batch.first <= self._urgent_n or bool(self.boundary)
-            if pace.freeze_at(batch, urgent=urgent) > self._clock():
+            if pace.freeze_in(batch, urgent=urgent, now_s=self._clock()):
                 return
             draft = self.stream.draft(batch)
             frozen = await trio.to_thread.run_sync(self.stream.seal, draft)
@@ -211,7 +211,7 @@ class Shipper:
         batch = None if self.held else self._batch()
         if batch is not None:
             urgent = batch.first <= self._urgent_n or bool(self.boundary)
-            pauses.append(max(0.05, pace.freeze_at(batch, urgent=urgent) - self._clock()))
+            pauses.append(max(0.05, pace.freeze_in(batch, urgent=urgent, now_s=self._clock())))
         return min(pauses)
 
     def backlog(self, pack: PackNumber | None = None, outbox_n: int | None = None) -> Backlog:

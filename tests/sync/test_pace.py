@@ -8,7 +8,7 @@ from megafs.config import Settings
 from megafs.index.ledger import OutboxRow
 from megafs.model import PackNumber
 from megafs.sync import pace
-from megafs.sync.pace import CHANGESETS_PER_OBJECT_BYTES, COMMIT_AGE_S, Batch, OpenPack, batch, close_at, freeze_at
+from megafs.sync.pace import CHANGESETS_PER_OBJECT_BYTES, COMMIT_AGE_S, Batch, OpenPack, batch, close_at, freeze_in
 
 SETTINGS = Settings()
 
@@ -35,7 +35,7 @@ def test_a_trickle_ships_within_thirty_seconds() -> None:
     for made_s in range(100, 200):
         closes = close_at(OpenPack(number=PackNumber(1), first_s=made_s, last_s=made_s + 1000), SETTINGS)
         found = Batch(first=1, last=1, pack=PackNumber(1), oldest_s=made_s)
-        assert max(closes, freeze_at(found, urgent=False)) <= made_s + 20
+        assert max(closes, made_s + freeze_in(found, urgent=False, now_s=made_s)) <= made_s + 20
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,13 @@ def test_no_object_names_what_no_host_has(packs: list[int], unshipped: int | Non
 @pytest.mark.parametrize(("urgent", "wait_s"), [(False, COMMIT_AGE_S), (True, 0)])
 def test_commits_wait_for_others(urgent: bool, wait_s: float) -> None:
     found = Batch(first=1, last=2, pack=PackNumber(0), oldest_s=50)
-    assert freeze_at(found, urgent=urgent) == 50 + wait_s
+    assert freeze_in(found, urgent=urgent, now_s=50) == wait_s
+    assert freeze_in(found, urgent=urgent, now_s=1000) == 0
+
+
+def test_a_clock_set_back_delays_nothing() -> None:
+    found = Batch(first=1, last=2, pack=PackNumber(0), oldest_s=100_000)
+    assert freeze_in(found, urgent=False, now_s=50) == 0
 
 
 @pytest.mark.parametrize(
