@@ -238,6 +238,7 @@ def test_everything_at_once(drive: Vault, request: pytest.FixtureRequest) -> Non
     deleted = 0.0
     stop_at = [began + minutes * 60 * share for share in (0.3, 0.6, 0.8)]
     while time.monotonic() < until:
+        assert drive.daemon.poll() is None, drive.said()
         samples.append(sample(drive.daemon.pid))
         if not deleted and time.monotonic() > began + minutes * 60 * 0.4:
             deleted = time.monotonic()
