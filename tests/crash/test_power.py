@@ -79,10 +79,14 @@ async def test_nothing_promised_is_missing_in_many_lives(tmp_path, request):
         assert not wrong, "\n".join(wrong[:20])
 
 
-@pytest.mark.parametrize("forgotten", ["pack", "wal", "directory", "gate", "hold"])
+@pytest.mark.parametrize(
+    "forgotten",
+    ["pack", "wal", "directory", "gate", pytest.param("hold", marks=pytest.mark.crash)],  # the last is seldom hit
+)
 async def test_a_step_left_out_is_noticed(tmp_path, forgotten):
-    """Negative controls: without this sync, or without the gate for destructive requests, promises are broken."""
-    for seed in range(12):
+    """Negative controls: without this sync, without the gate for destructive requests, or with landings that are not
+    held back during a commit, promises are broken."""
+    for seed in range(30):
         wrong, _ = await series(tmp_path / str(seed), seed, 24, frozenset({forgotten}))
         if wrong:
             print(f"{forgotten}: seed {seed}: {len(wrong)}: {wrong[0]}")
