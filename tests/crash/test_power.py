@@ -11,7 +11,7 @@ from tests.crash import drive
 from tests.crash.machine import CUT, KILL, TORN, Image, Log, Replay, steps
 
 OPERATIONS = 120
-DEFAULT_POINTS = 160
+DEFAULT_POINTS = 80
 WAYS = [TORN, TORN, TORN, CUT, KILL]
 
 
