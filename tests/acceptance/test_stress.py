@@ -102,7 +102,14 @@ def in_processes(work: Callable[[int], None], count: int = PROCESSES) -> None:
 
 @pytest.mark.parametrize("kind", FIO)
 def test_fio(place: Path, kind: str) -> None:
-    settings = ("--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randrepeat=0", "--group_reporting")
+    settings = (
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--verify_state_save=0",
+        "--do_verify=1",
+        "--randrepeat=0",
+        "--group_reporting",
+    )
     ending = ("--end_fsync=1", "--fallocate=none")
     said = run("fio", "--name=one", f"--directory={place}", *settings, *ending, *FIO[kind])
     assert "err= 0" in said
@@ -112,7 +119,7 @@ def test_fio(place: Path, kind: str) -> None:
 def test_fio_notices_damage(place: Path) -> None:
     """The negative control: one byte changed behind fio's back."""
     job = ("fio", "--name=one", f"--directory={place}", "--rw=write", "--bs=4k", "--size=1m", "--verify=crc32c")
-    run(*job, "--do_verify=1")
+    run(*job, "--do_verify=1", "--verify_state_save=0")
     file = place / "one.0.0"
     with file.open("r+b") as opened:
         opened.seek(500_000)
@@ -120,7 +127,7 @@ def test_fio_notices_damage(place: Path) -> None:
         opened.seek(500_000)
         opened.write(bytes([byte[0] ^ 1]))
     with pytest.raises(AssertionError, match="verify"):
-        run(*job, "--verify_only", "--verify_fatal=1")
+        run(*job, "--verify_only", "--verify_fatal=1", "--verify_state_save=0")
     shutil.rmtree(place)
 
 
