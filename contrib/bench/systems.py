@@ -7,6 +7,7 @@ do). MegaFS encrypts, compresses, commits and ships to a directory host, as it a
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,11 @@ def in_venv() -> None:
     venv = Path(os.environ.get("MEGAFS_VENV", REPOSITORY / ".venv"))
     if (venv / "bin/python").exists() and Path(sys.prefix).resolve() != venv.resolve():
         os.execv(venv / "bin/python", [str(venv / "bin/python"), *sys.argv])
+
+
+def end_in_order() -> None:
+    """Also when told to end, mounts are taken away."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class Failed(Exception):
