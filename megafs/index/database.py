@@ -284,7 +284,7 @@ class Database:
                 finally:
                     if connection.in_transaction:  # some errors end it
                         connection.execute("ROLLBACK")
-        except SICK as error:
+        except (DamagedIndex, *SICK) as error:
             raise DiskError(f"the index cannot be read: {error}") from error
 
     def state(self, key: str) -> bytes | None:
