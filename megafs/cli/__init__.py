@@ -39,6 +39,16 @@ def _options(
     """Options before the subcommand; the callback of each does the work."""
 
 
+INTERRUPTED = 130  # as shells report an end by SIGINT
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is what happened, also inside the groups that nurseries raise."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_interrupt(each) for each in error.exceptions)
+    return isinstance(error, KeyboardInterrupt)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; the exit status of ``errors.EXIT_STATUSES``, after one sentence on stderr if it failed."""
     try:
@@ -53,7 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _failed(f"{error.strerror or type(error).__name__}{where}", 1)
-    except Exception as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            return _failed("stopped", INTERRUPTED)
+        if not isinstance(error, Exception):
+            raise
         traceback.print_exc()
         return _failed(f"this is a bug in MegaFS ({type(error).__name__}); the lines above say where", 1)
 

@@ -58,7 +58,7 @@ def run(
     from megafs import daemon
 
     os.umask(0o077)  # everything in a state directory is its owner's alone
-    confirm = (lambda question: True) if yes else confirmed
+    confirm = noted if yes else confirmed
     if repair:
         tell(daemon.repair_vault(paths, host, recovery, phrase, confirm, given_secrets))
         return
@@ -89,6 +89,12 @@ def tell(done: "Repaired") -> None:
         terminal.note(f"{done.newer_packs} packs with {size} that no host has, and the former index: {done.aside}")
     else:
         terminal.note(f"no pack was newer than the hosts'; the former index is in {done.aside}")
+
+
+def noted(question: str) -> bool:
+    """With --yes nothing is asked, but what would have been is said."""
+    terminal.note(question.removesuffix(" Go on?"))
+    return True
 
 
 def recovery_text(file: Path) -> str:

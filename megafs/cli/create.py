@@ -1,6 +1,7 @@
 """``megafs create``: a new vault on hosts, and the recovery key, shown once."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +34,7 @@ WORDS_PER_LINE = 6
 def run(
     name: Name,
     host: HostUrls,
-    copies: Copies = 0,
+    copies: Copies = None,
     shards: Shards = "",
     compression: Annotated[bool, typer.Option("--compression/--no-compression", help="Compress with zstd.")] = True,
     cache_size: Annotated[
@@ -56,7 +57,7 @@ def run(
     paths = places.new_vault(state_dir, name)
     if paths.root.exists():
         raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
-    wanted = checked_policy(host, copies, shards)
+    wanted = checked_policy(host, copies, shards, paths.root.parent)
     up, down = bandwidth_bytes_s(bandwidth)
     settings = Settings(
         compression=compression,
@@ -84,11 +85,27 @@ def run(
         passphrase.remember(paths, phrase)
 
 
-def checked_policy(hosts: list[str], copies: int, shards: str) -> Policy:
-    """The policy of a vault on ``hosts`` when this was asked for (0 and "": not said)."""
-    if len(set(hosts)) != len(hosts):
-        raise Usage("the same host is named twice")
+def checked_policy(hosts: list[str], copies: int | None, shards: str, state: Path) -> Policy:
+    """The policy of a vault on ``hosts`` when this was asked for (None and "": not said)."""
+    distinct(hosts, state)
     policy = asked_policy(copies, shards) or Policy(copies=min(COPIES, len(hosts)))
     if policy.places > len(hosts):
         raise Usage(f"{policy_text(policy)} need {policy.places} hosts, and {len(hosts)} are named")
     return policy
+
+
+def distinct(hosts: list[str], state: Path) -> None:
+    """Raises Usage where two hosts are one place under two names, or a folder lies in another or in ``state``: losing
+    one would then lose both."""
+    from megafs.hosts.url import checked_url
+
+    urls = [checked_url(host) for host in hosts]
+    if len({url.text for url in urls}) != len(urls):
+        raise Usage("the same host is named twice")
+    folders = [Path(os.path.realpath("/" + "/".join(url.folders))) for url in urls if url.kind == "file"]
+    taken = [Path(os.path.realpath(state))]
+    for folder in folders:
+        for other in taken:
+            if folder.is_relative_to(other) or other.is_relative_to(folder):
+                raise Usage(f"{folder} and {other} are one place: losing one loses both")
+        taken.append(folder)

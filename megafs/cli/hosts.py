@@ -69,7 +69,7 @@ def run(
     append_only: AppendOnly = False,
     recovery_key_file: RecoveryKeyFile = None,
     secrets_file: SecretsFile = None,
-    copies: Copies = 0,
+    copies: Copies = None,
     shards: Shards = "",
     force: Force = False,
     state_dir: StateDir = None,

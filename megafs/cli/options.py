@@ -67,7 +67,7 @@ def bandwidth_bytes_s(text: str) -> tuple[int, int]:
 
 
 Copies = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--copies", metavar="N", help="On how many hosts each pack is, as a whole. [default: 2]", show_default=False
     ),
@@ -85,9 +85,9 @@ SHARDS = re.compile(r"([0-9]{1,2})\+([0-9]{1,2})")
 SHARDS_MOST = 32
 
 
-def asked_policy(copies: int, shards: str) -> Policy | None:
+def asked_policy(copies: int | None, shards: str) -> Policy | None:
     """What ``--copies`` or ``--shards`` say; None if neither was given. Raises Usage."""
-    if copies and shards:
+    if copies is not None and shards:
         raise Usage("--copies and --shards exclude each other")
     if shards:
         found = SHARDS.fullmatch(shards)
@@ -95,7 +95,7 @@ def asked_policy(copies: int, shards: str) -> Policy | None:
         if not k or not m or k + m > SHARDS_MOST:
             raise Usage(f"--shards is written K+M, for instance 2+2, at least 1+1 and at most {SHARDS_MOST} in all")
         return Policy(k=k, m=m)
-    if not copies:
+    if copies is None:
         return None
     if not 0 < copies <= SHARDS_MOST:
         raise Usage(f"--copies is between 1 and {SHARDS_MOST}")

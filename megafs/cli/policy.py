@@ -6,7 +6,7 @@ from megafs.control.messages import Request, Status
 from megafs.model import Policy
 
 
-def run(name: Name, copies: Copies = 0, shards: Shards = "", state_dir: StateDir = None, json: Json = False) -> None:
+def run(name: Name, copies: Copies = None, shards: Shards = "", state_dir: StateDir = None, json: Json = False) -> None:
     """Show or change how many hosts hold everything.
 
     New data follows a change at once, what is there is moved in the background. `megafs hosts NAME plan` with the same

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from megafs.cli import hosts as hosts_command
-from megafs.cli import places, terminal
+from megafs.cli import mounts, places, terminal
 from megafs.cli.options import Json, StateDir, policy_text
 from megafs.config import VaultPaths
 from megafs.control.messages import Request, Status
@@ -62,7 +62,9 @@ def report(paths: VaultPaths, status: Status | None) -> dict[str, object]:
 def lines(paths: VaultPaths, status: Status | None) -> list[str]:
     """One vault for people."""
     if status is None:
-        return [f"{paths.root.name}: not mounted"]
+        dead = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
+        left = f"; a dead mount is on {dead.mountpoint}, megafs mount or megafs doctor clears it" if dead else ""
+        return [f"{paths.root.name}: not mounted{left}"]
     size = terminal.size_text
     waiting = f"{size(status.unshipped_bytes)} in {status.unshipped_commits} commits"
     text = [

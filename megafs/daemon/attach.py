@@ -108,7 +108,7 @@ def question(found: Survey) -> str:
     """What the user agrees to, with what there is to compare."""
     device, seq = found.newest
     what = f"commit {seq} of device {device}" if seq else "no commit yet"
-    silent = f" {len(found.silent)} hosts do not answer." if found.silent else ""
+    silent = f" {len(found.silent)} hosts do not answer: what only they have is left out." if found.silent else ""
     return (
         f"The newest state on the hosts is {what}.{silent} Attaching makes this device the one that writes; "
         "the former one goes read-only. Go on?"

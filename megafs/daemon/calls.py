@@ -73,7 +73,7 @@ class Calls:
         left, policy = engine.shipper.backlog(), engine.vault.policy()
         return replace(
             self._status,
-            read_only=str(self._operations.refusal() or ""),
+            read_only=str(self._operations.refusal() or engine.cache.refusing),
             files=files,
             bytes=size,
             copies=0 if policy.k else policy.copies,

@@ -4,6 +4,7 @@ import os
 import stat
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from os import urandom
 
 import trio
@@ -117,6 +118,7 @@ async def _introduce(
             root=root,
         )
 
-    async with connected(specs, Opener(settings, finder(secrets))) as stacks:
+    told = [replace(spec, label=spec.url) for spec in specs]  # the user has not met the labels yet
+    async with connected(told, Opener(settings, finder(secrets))) as stacks:
         for spec in specs:
             await introduce(spec, stacks[spec.id])

@@ -150,9 +150,19 @@ class Session:
         engine.takeover.tell = self._taken_over
 
     def _taken_over(self) -> None:
-        self.operations.read_only = self.engine.shipper.claims.read_only_reason
+        """Say so, and what of ours the winner did not have: whoever attaches may have seen only hosts that lagged."""
+        claims, newest = self.engine.shipper.claims, self.engine.shipper.stream.position.next_seq - 1
+        reason = claims.read_only_reason
+        base = claims.lost_to.claim.base if claims.lost_to is not None else None
+        if base is not None and base.device == self.engine.device.number and base.seq < newest:
+            reason += (
+                f"; commits {base.seq + 1} to {newest} of this device are not in the vault any more, copy them too"
+            )
+        self.operations.read_only = reason
 
     def _space(self) -> tuple[int, int]:
+        if self.engine.cache.refusing:
+            return self.engine.packs.stored_bytes(), 0
         return self.engine.space.total_and_free(self.engine.packs.stored_bytes())
 
     async def run(self, ready: Callable[[], None]) -> None:

@@ -25,6 +25,7 @@ from megafs.store.writer import PackWriter
 BATCH_BYTES = 4 * MIB  # of one trip to a sealing thread: the hop is then under 1 % of it
 FLIGHTS = 3  # batches under way
 RETRY_S = 1.0  # after the disk refused a batch
+NEARLY_FULL_S = 0.14  # what one write is slowed by when the cache is nine tenths full
 READ_AHEAD_BYTES = 2 * MIB  # beyond what is asked for: the kernel's next request and the one after it
 READ_AHEAD_CHUNKS = 16
 CHUNKS_A_TRIP = 4  # opened by one trip to a thread when reading ahead; two trips overlap
@@ -120,6 +121,14 @@ class Content:
             if row is not None and start != row.size:
                 self.note_random(ino)
         return SMALL_CHUNK_BYTES if ino in self._random else CHUNK_BYTES
+
+    def check_room(self) -> None:
+        """Raises NoSpace where nothing would be accepted: a file is not opened for writing then."""
+        self._admit(0)
+
+    def is_nearly_full(self) -> bool:
+        """Whether writers are slowed so much that they may soon be refused."""
+        return self._admit(0) > NEARLY_FULL_S
 
     def note_random(self, ino: Ino) -> None:
         """This file is written at random, or was opened O_DIRECT."""

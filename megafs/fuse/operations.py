@@ -59,6 +59,11 @@ def answers(handler: Handler[P, R]) -> Handler[P, R]:
     return answering
 
 
+def kept_time(time_ns: int) -> int:
+    """The nearest time that the index can hold: 1677 to 2262. Linux file systems clamp to their range as well."""
+    return max(-(1 << 63), min(time_ns, (1 << 63) - 1))
+
+
 class Handle:
     """One open file: which late errors it has reported."""
 
@@ -169,9 +174,9 @@ class Operations(pyfuse3.Operations):
             uid=attr.st_uid if fields.update_uid else None,
             gid=attr.st_gid if fields.update_gid else None,
             size=attr.st_size if fields.update_size else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+            atime_ns=kept_time(attr.st_atime_ns) if fields.update_atime else None,
+            mtime_ns=kept_time(attr.st_mtime_ns) if fields.update_mtime else None,
+            ctime_ns=kept_time(attr.st_ctime_ns) if fields.update_ctime else None,
         )
         row = self._names.change(Ino(inode), change)
         self._commits.note_change()
@@ -277,12 +282,15 @@ class Operations(pyfuse3.Operations):
         self._open_counts[ino] = self._open_counts.get(ino, 0) + 1
         if flags & os.O_DIRECT:
             self._content.note_random(ino)
-        return FileInfo(fh=number, keep_cache=True)
+        # With the cache nearly full, write(2) itself is to hear what is refused: past the kernel's write-back.
+        direct = bool(flags & WRITING) and self._content.is_nearly_full()
+        return FileInfo(fh=number, keep_cache=not direct, direct_io=direct)
 
     @answers
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         if flags & WRITING:
             self._writable()
+            self._content.check_room()
         if flags & os.O_TRUNC:
             await self._destructive()
             self._names.change(Ino(inode), Change(size=0))
@@ -293,6 +301,7 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
+        self._content.check_room()
         entry = self._create(parent_inode, name, mode, ctx)
         return self._opened(Ino(entry.st_ino), flags), entry
 

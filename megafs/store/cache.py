@@ -69,6 +69,7 @@ class Cache:
         self._woken = trio.Event()
         self._woken.set()
         self.evicted = 0
+        self.refusing = ""  # why nothing is accepted; empty: it is
         self.refresh()
 
     def refresh(self) -> None:
@@ -102,9 +103,10 @@ class Cache:
         unshipped = self._closed + self._writer.unclosed_bytes + size
         fullness = unshipped / self.limit_bytes
         if self._disk_free < DISK_RESERVE_BYTES:
-            self._woken.set()
-            raise NoSpace("the disk of the state directory is nearly full")
+            raise self._refused("the disk of the state directory is nearly full")
         if fullness < SLOW_FROM:
+            if self.refusing:
+                self.refusing = ""
             self._full_since_s = NEVER
             return 0.0
         self._woken.set()
@@ -114,8 +116,15 @@ class Cache:
         now_s = self._clock()
         self._full_since_s = min(self._full_since_s, now_s)
         if now_s - max(self._progress_s, self._full_since_s) > CACHE_STALL_S:
-            raise NoSpace("the cache is full of data that the hosts do not take")
+            raise self._refused("the cache is full of data that the hosts do not take")
         return WAIT_S
+
+    def _refused(self, why: str) -> NoSpace:
+        self._woken.set()
+        if self.refusing != why:
+            self.refusing = why
+            log.warning("nothing is accepted: %s", why)
+        return NoSpace(why)
 
     async def run(self) -> None:
         """Evict while there is too much. Ends by cancellation; does not wake up while nothing happens."""

@@ -23,7 +23,7 @@ def test_every_setting_with_its_default():
 
 def test_every_exit_status():
     (paragraph,) = re.findall(r"\*\*Exit statuses\.\*\*(.*?)\n\n", TEXT, re.DOTALL)
-    assert [int(status) for status in re.findall(r"(?:^|·)\s*(\d) ", paragraph)] == list(EXIT_STATUSES)
+    assert [int(status) for status in re.findall(r"(?:^|·)\s*(\d+) ", paragraph)] == list(EXIT_STATUSES)
 
 
 def test_every_option_that_it_names_exists(capsys):
