@@ -1,6 +1,7 @@
 """This device: what its key slot holds, its lock, its files. Everything here is made once, at create or attach."""
 
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -98,6 +99,9 @@ def sync_directory(path: Path) -> None:
 @contextmanager
 def new_state(paths: VaultPaths, settings: Settings) -> Iterator[VaultPaths]:
     """A state directory that appears under its name only when the body succeeded; else nothing is left."""
+    for left in paths.root.parent.glob(f".{glob.escape(paths.root.name)}.new-*"):
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():  # killed half way: it never had a name
+            shutil.rmtree(left, ignore_errors=True)
     building = VaultPaths(root=paths.root.with_name(f".{paths.root.name}.new-{os.getpid()}"))
     building.packs.mkdir(mode=0o700, parents=True)
     os.chmod(building.root, 0o700)
