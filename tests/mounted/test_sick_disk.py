@@ -16,7 +16,8 @@ from tests.mounted.sickdisk import DEAD, NO_READS, NO_WRITES, WELL, SickDisk, si
 from tests.mounted.test_machine import patterned
 from tests.mounted.vault import HOSTS, NotWorking, Vault, answers, mounted
 
-pytestmark = pytest.mark.needs_root
+# Minutes of waiting for a disk, and timing that a busy machine upsets: with the other long series.
+pytestmark = [pytest.mark.needs_root, pytest.mark.crash]
 DISK_BYTES = 512 << 20
 SICK_S = 4.0
 WELL_S = 15.0  # the commit is tried again every second; the disk is looked at twice a second
