@@ -11,7 +11,7 @@ from megafs.hosts.wrappers import Request, Wrapped
 from tests.sync.rig import Device, PlainCommits, World, attached
 from tests.sync.test_recover import same_content
 
-STEPS = 130  # more than a run has; a run that ends before its step proves that all were met
+STEPS = 600  # more than a run has, also where slow threads make it look again and again; a run that ends before its step proves that all were met
 
 
 class PowerCut(BaseException):
