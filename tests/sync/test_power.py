@@ -11,7 +11,8 @@ from megafs.hosts.wrappers import Request, Wrapped
 from tests.sync.rig import Device, PlainCommits, World, attached
 from tests.sync.test_recover import same_content
 
-STEPS = 600  # more than a run has, also where slow threads make it look again and again; a run that ends before its step proves that all were met
+# More than a run has, also where slow threads make it look again and again; one that ends before its step has met all.
+STEPS = 600
 
 
 class PowerCut(BaseException):
