@@ -219,7 +219,8 @@ def test_locks_between_processes(place: Path, kind: str) -> None:
 
 def test_without_locks_additions_are_lost(place: Path) -> None:
     """The negative control."""
-    assert counted(place / "counter", lambda descriptor, how: None) < PROCESSES * TURNS
+    # Not "less": digits of two writers may mix into a larger number.
+    assert counted(place / "counter", lambda descriptor, how: None) != PROCESSES * TURNS
 
 
 def counted(counter: Path, lock: Callable[[int, int], object]) -> int:
