@@ -165,4 +165,15 @@ class Pack:
     dead_since_s: int  # 0: has live chunks
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong in a vault. Names ids and hosts, never files."""
+
+    where: str  # index, local, or a host's label
+    rule: str
+    subject: str
+    sentence: str
+    repaired: bool = False
+
+
 Statistics = Mapping[str, int | float | str]

@@ -11,6 +11,7 @@ from typing import Annotated
 from megafs import canonical, errors
 from megafs.config import CONTROL_LINE_BYTES
 from megafs.errors import Corrupt, MegaFSError
+from megafs.model import Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,17 +172,6 @@ class Synced:
 
     bytes: int  # shipped by this call
     newest_commit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong in a vault. Names ids and hosts, never files."""
-
-    where: str  # index, local, or a host's label
-    rule: str
-    subject: str
-    sentence: str
-    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from functools import partial
 import trio
 
 from megafs.config import VaultPaths, settings_from
-from megafs.control.messages import Checked, Finding, Message, Progress
+from megafs.control.messages import Checked, Message, Progress
 from megafs.daemon import secrets
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
@@ -62,16 +62,7 @@ async def answered(checker: Checker) -> AsyncIterator[Message]:
         chunks=checker.counts.chunks,
         copies=checker.counts.copies,
         silent=tuple(checker.counts.silent),
-        findings=tuple(
-            Finding(
-                where=each.where,
-                rule=each.rule,
-                subject=each.subject,
-                sentence=each.sentence,
-                repaired=each.repaired,
-            )
-            for each in checker.findings
-        ),
+        findings=tuple(checker.findings),
     )
 
 

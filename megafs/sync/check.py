@@ -24,7 +24,7 @@ from megafs.index.extents import Extents
 from megafs.index.invariants import faults
 from megafs.index.mend import Mender
 from megafs.index.packs import SHIPPED, Packs
-from megafs.model import ChunkPlace, HostId, Kind, Pack, PackNumber
+from megafs.model import ChunkPlace, Finding, HostId, Kind, Pack, PackNumber
 from megafs.placement import WHOLE
 from megafs.store.disk import Disk
 from megafs.store.reader import ABSENT, Reader
@@ -34,17 +34,6 @@ SAMPLED_CHUNKS = 500  # of local files, unless all are asked for
 SAMPLED_COPIES = 50  # of each host
 MOST_FINDINGS = 1_000
 STRAYS = "lost+found"  # in the vault's directory, for pack files that the index does not know
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong. Names ids and hosts, never files."""
-
-    where: str  # index, local, or a host's label
-    rule: str
-    subject: str
-    sentence: str
-    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
