@@ -59,13 +59,6 @@ class DiskError(MegaFSError):
     """The disk of the state directory failed; the message says how."""
 
 
-class LockedKeys(MegaFSError):
-    """The vault is locked: its keys were dropped until it is unlocked again."""
-
-    code = errno.EACCES
-    status = 3
-
-
 class WrongKey(MegaFSError):
     """The passphrase or recovery key given does not open what it should open."""
 

@@ -29,7 +29,6 @@ from megafs.errors import Corrupt, Unauthentic
 from megafs.model import Bytes, ChunkId, ChunkPlace, DeviceId, HostId, Kind, PackId, VaultId
 
 FIRST_EPOCH = 1
-NAME_CHARACTERS = 32  # 20 bytes in base32, without padding
 CHUNK_FIELDS = struct.Struct(">IB")  # plain bytes, codec
 PACK_IDENT = struct.Struct(">16sh")  # pack, shard (-1: the whole pack)
 STEP_IDENT = struct.Struct(">QQ")  # device number, seq

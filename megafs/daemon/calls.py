@@ -21,7 +21,7 @@ class Calls:
     """The handlers of one mount."""
 
     def __init__(self, engine: Engine, mountpoint: Path, operations: Operations) -> None:
-        self._engine, self._mountpoint, self._operations = engine, mountpoint, operations
+        self._engine, self._operations = engine, operations
         self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
 
     def handlers(self) -> Mapping[str, Handler]:

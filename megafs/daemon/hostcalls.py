@@ -26,7 +26,6 @@ from megafs.control.server import Handler
 from megafs.crypto.identity import RootKey
 from megafs.crypto.recovery import RecoveryKey
 from megafs.daemon import secrets
-from megafs.daemon.calls import Calls
 from megafs.daemon.engine import Engine
 from megafs.daemon.hosts import Opener
 from megafs.errors import HostError, Incomplete, Unavailable, Usage, WrongKey
@@ -43,8 +42,8 @@ TEST_S = 60.0  # a host that takes longer for a probe of a megabyte fails it
 class HostCalls:
     """The handlers of one mount that change its hosts or its policy; one at a time."""
 
-    def __init__(self, engine: Engine, opener: Opener, calls: Calls) -> None:
-        self._engine, self._opener, self._calls = engine, opener, calls
+    def __init__(self, engine: Engine, opener: Opener) -> None:
+        self._engine, self._opener = engine, opener
         self._lock = trio.Lock()  # of changes; held across requests to hosts, but no reader or writer ever takes it
 
     def handlers(self) -> Mapping[str, Handler]:

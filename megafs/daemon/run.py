@@ -215,7 +215,7 @@ class Session:
 
     def _handlers(self) -> Mapping[str, Handler]:
         calls = Calls(self.engine, self.mountpoint, self.operations)
-        return {**calls.handlers(), **HostCalls(self.engine, self._opener, calls).handlers()}
+        return {**calls.handlers(), **HostCalls(self.engine, self._opener).handlers()}
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""

@@ -122,12 +122,9 @@ class Content:
                 self.note_random(ino)
         return SMALL_CHUNK_BYTES if ino in self._random else CHUNK_BYTES
 
-    def check_room(self) -> None:
-        """Raises NoSpace where nothing would be accepted: a file is not opened for writing then."""
-        self._admit(0)
-
     def is_nearly_full(self) -> bool:
-        """Whether writers are slowed so much that they may soon be refused."""
+        """Before a file is opened for writing: whether writers are slowed so much that they may soon be refused. Raises
+        NoSpace where nothing would be accepted."""
         return self._admit(0) > NEARLY_FULL_S
 
     def note_random(self, ino: Ino) -> None:

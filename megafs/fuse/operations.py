@@ -94,7 +94,6 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._names, self._content, self._xattrs, self._commits = names, content, xattrs, commits
         self._replies = Replies(timeout_s)
-        self._timeout_s = timeout_s
         self._space = space
         self._handles: dict[int, Handle] = {}
         self._next_handle = 1
@@ -274,7 +273,8 @@ class Operations(pyfuse3.Operations):
 
     # -- files
 
-    def _opened(self, ino: Ino, flags: int) -> FileInfo:
+    def _opened(self, ino: Ino, flags: int, *, direct: bool) -> FileInfo:
+        """``direct``: with the cache nearly full, write(2) itself is to hear what is refused, past the write-back."""
         number = self._next_handle
         self._next_handle += 1
         late = self._content.errors.get(ino)
@@ -282,28 +282,27 @@ class Operations(pyfuse3.Operations):
         self._open_counts[ino] = self._open_counts.get(ino, 0) + 1
         if flags & os.O_DIRECT:
             self._content.note_random(ino)
-        # With the cache nearly full, write(2) itself is to hear what is refused: past the kernel's write-back.
-        direct = bool(flags & WRITING) and self._content.is_nearly_full()
         return FileInfo(fh=number, keep_cache=not direct, direct_io=direct)
 
     @answers
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        direct = False
         if flags & WRITING:
             self._writable()
-            self._content.check_room()
+            direct = self._content.is_nearly_full()
         if flags & os.O_TRUNC:
             await self._destructive()
             self._names.change(Ino(inode), Change(size=0))
             self._commits.note_change()
-        return self._opened(Ino(inode), flags)
+        return self._opened(Ino(inode), flags, direct=direct)
 
     @answers
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        self._content.check_room()
+        direct = self._content.is_nearly_full() and bool(flags & WRITING)
         entry = self._create(parent_inode, name, mode, ctx)
-        return self._opened(Ino(entry.st_ino), flags), entry
+        return self._opened(Ino(entry.st_ino), flags, direct=direct), entry
 
     @answers
     async def read(self, fh: int, off: int, size: int) -> bytes:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -71,7 +71,7 @@ class Reader:
         self._limiter = trio.CapacityLimiter(OPENING_THREADS)
         self._codecs = threading.local()  # zstandard's objects are not thread-safe
         self._known: dict[PackNumber, Pack] = {}
-        self.fetched = self.healed = self.hits = 0
+        self.fetched = self.healed = 0
         self._minute = 0
         self._used: set[PackNumber] = set()
 
@@ -251,7 +251,3 @@ class Reader:
     def _keep(self, place: ChunkPlace, sealed: bytes) -> None:
         self._disk.ensure(place.pack)
         self._disk.write(place.pack, place.offset, [sealed])
-
-    def statistics(self) -> Mapping[str, int]:
-        """Counts since the start, for status."""
-        return {"chunks_fetched": self.fetched, "chunks_healed": self.healed, "chunk_cache_bytes": self.cache.bytes}
