@@ -20,7 +20,7 @@ import apsw
 
 from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
-from megafs.index.schema import REPLICATED, VERSION, statements
+from megafs.index.schema import REPLICATED, VERSION, missing_local, statements
 from megafs.model import COUNTER_BITS
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class Database:
         version = self.connection.pragma("user_version")
         if version != VERSION:
             raise Corrupt(f"the index has schema {version}, this program reads {VERSION}")
+        self._add_local_tables()
         self.device = 0  # number of this device; 0 until adopt()
         self._counter = self._counter_written = 0
         self._changes_at_commit = 0
@@ -94,6 +95,15 @@ class Database:
         self._given_up = ""  # why nothing is committed any more
         self._session: apsw.Session
         self._begin()
+
+    def _add_local_tables(self) -> None:
+        """Tables of this device that a newer program brought: an older one goes by them, so they need no number."""
+        there = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        wanted = missing_local(there)
+        if wanted:
+            with self.connection:
+                for statement in wanted:
+                    self.connection.execute(statement)
 
     def adopt(self, device: int) -> None:
         """Hand out ids of this device from now on."""

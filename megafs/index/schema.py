@@ -4,7 +4,12 @@ Replicated tables travel in changesets (commit objects) and checkpoint parts; th
 Ids of replicated tables are ``device << 40 | counter`` or 16 random bytes and are never reused. Times ending in _ns are
 nanoseconds since the epoch, in _s seconds; sizes are bytes. After a crash SQLite itself restores the last commit;
 "who repairs" below says what else has to be mended, and where.
+
+A new table of this device is added here and made when an index without it is opened; an index that has it opens in an
+older program as well. Whatever else changes is a new VERSION.
 """
+
+from collections.abc import Collection
 
 VERSION = 1  # carried by every commit and checkpoint; a migration is a commit of its own, followed by a checkpoint
 
@@ -217,5 +222,13 @@ LOCAL = {
 
 def statements() -> list[str]:
     """The DDL of a new index, in order."""
-    tables = {**REPLICATED, **LOCAL}
-    return [f"CREATE TABLE {name} ({columns}) STRICT" for name, columns in tables.items()] + list(INDICES)
+    return [_create(name, columns) for name, columns in {**REPLICATED, **LOCAL}.items()] + list(INDICES)
+
+
+def missing_local(there: Collection[str]) -> list[str]:
+    """The DDL of the tables of this device that an index with the tables ``there`` lacks."""
+    return [_create(name, columns) for name, columns in LOCAL.items() if name not in there]
+
+
+def _create(name: str, columns: str) -> str:
+    return f"CREATE TABLE {name} ({columns}) STRICT"

@@ -275,3 +275,16 @@ def test_after_a_failed_sync_the_wal_is_written_again(path):
     assert path.with_name("index.db-wal").read_bytes()[: len(before)] == before
     database.sync_wal()
     database.close()
+
+
+def test_an_index_of_an_older_program_gets_the_tables_of_this_device_that_it_lacks(path):
+    database = created(path)
+    make(database, b"kept")
+    database.commit(0)
+    database.connection.execute("DROP TABLE expired")
+    database.connection.execute("COMMIT")
+    database.close()
+    again = reopened(path)
+    assert again.connection.execute("SELECT count(*) FROM expired").get == 0
+    assert again.connection.execute("SELECT count(*) FROM dirent").get == 1
+    again.close()
