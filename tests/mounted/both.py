@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,24 @@ class Tally:
     promises: int = 0
     rounds: int = 0
     cuts: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """What another process has compared."""
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+
+    def lines(self) -> Iterator[str]:
+        """For the end of a run."""
+        if self.cases:
+            yield (
+                f"mounted: {self.cases} cases compared with a plain file system and equal unless reported above; "
+                f"{self.documented} documented differences checked"
+            )
+        if self.promises:
+            yield f"mounted: {self.promises} promises verified after {self.rounds} kills and {self.cuts} power cuts"
+
+
+tally = Tally()
 
 
 @dataclass(slots=True, kw_only=True)

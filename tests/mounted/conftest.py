@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.both import Both, Tally
+from tests.mounted.both import Both, tally
 from tests.mounted.vault import Vault, mounted
 
-tally = Tally()
 PLAIN_TYPES = {"ext4", "xfs", "btrfs"}  # the suite was written against ext4
 AS_ROOT = ("--allow-other", "--flags", "suid,dev")  # as a plain mount has them
 vault_key = pytest.StashKey[Vault]()
@@ -29,19 +28,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many cases were compared."""
-    if tally.cases:
-        terminalreporter.write_line(
-            f"mounted: {tally.cases} cases compared with a plain file system and equal unless reported above; "
-            f"{tally.documented} documented differences checked"
-        )
-    if tally.promises:
-        terminalreporter.write_line(
-            f"mounted: {tally.promises} promises verified after {tally.rounds} kills and {tally.cuts} power cuts"
-        )
 
 
 @pytest.fixture(scope="session")

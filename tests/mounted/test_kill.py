@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.conftest import tally
+from tests.mounted.both import tally
 from tests.mounted.promises import Promises, Writer, start
 from tests.mounted.vault import Vault, mounted
 

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.mounted import calls
-from tests.mounted.both import Tally, comparable, tried
-from tests.mounted.conftest import tally
+from tests.mounted.both import Tally, comparable, tally, tried
 from tests.mounted.vault import Vault, mounted
 
 EXAMPLES, STEPS = 5, 50

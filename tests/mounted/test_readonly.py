@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted import calls
-from tests.mounted.both import ALICE, ROOT, Both, Cases, by, look
-from tests.mounted.conftest import tally
+from tests.mounted.both import ALICE, ROOT, Both, Cases, by, look, tally
 from tests.mounted.things import directory, make
 
 pytestmark = pytest.mark.needs_root

@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.slots import lighten
+
 repository = Path(__file__).parents[2]
 MOUNT_S = 30.0  # opening the slot costs Argon2id, opening the index a key derivation
 UNMOUNT_S = 60.0
 HOSTS = 3
+PHRASE = "correct horse battery staple"
 COMPLAINTS = ("WARNING", "ERROR", "CRITICAL", "Traceback")
 
 
@@ -65,7 +68,7 @@ class Vault:
     def create(self) -> None:
         """Make the vault on three local folders."""
         self.mountpoint.mkdir()
-        self.passphrase.write_text("correct horse battery staple\n")
+        self.passphrase.write_text(f"{PHRASE}\n")
         self.passphrase.chmod(0o600)
         hosts = []
         for number in range(HOSTS):
@@ -74,6 +77,7 @@ class Vault:
             hosts += ["--host", f"file://{folder}"]
         self.recovery_key.write_text(self.megafs("create", self.name, *hosts, *self.unlocking))
         self.recovery_key.chmod(0o600)
+        lighten(self.state / self.name / "slot", PHRASE)
 
     @property
     def recovery_key(self) -> Path:
