@@ -137,6 +137,7 @@ class Engine:
             database, self.content, self.writer, interval_s=settings.commit_s, newest_pack=newest_pack
         )
         self.content.on_change = self.commits.note_change
+        self.reader.on_fetched = self.cache.wake
         self.cache.durable_now = self.commits.durable_now
         self.space, self.takeover = Space(self.vault, stacks, self.packs), Takeover()
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)

@@ -13,6 +13,7 @@ import trio
 
 from megafs.config import CHUNK_BYTES, MIB, SMALL_CHUNK_BYTES
 from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unavailable
+from megafs.files.ahead import NEAR_BYTES, ReadAhead
 from megafs.files.pending import Group, Pending
 from megafs.files.ranges import Span, clip, overlay
 from megafs.files.settle import SMALL_BYTES, Settler
@@ -26,9 +27,9 @@ BATCH_BYTES = 4 * MIB  # of one trip to a sealing thread: the hop is then under 
 FLIGHTS = 3  # batches under way
 RETRY_S = 1.0  # after the disk refused a batch
 NEARLY_FULL_S = 0.14  # what one write is slowed by when the cache is nine tenths full
-READ_AHEAD_BYTES = 2 * MIB  # beyond what is asked for: the kernel's next request and the one after it
-READ_AHEAD_CHUNKS = 16
-CHUNKS_A_TRIP = 4  # opened by one trip to a thread when reading ahead; two trips overlap
+TRIP_BYTES = MIB  # opened by one trip to a thread, or fetched by one request, when reading ahead
+TRIPS = 3  # of them at once: they leave one of a host's connections to whoever waits in earnest
+AHEAD_ROWS = 256
 INLINE_CHUNKS = 8  # small chunks opened on the loop for one request, 20 µs each
 REMEMBERED = 10_000  # files whose access pattern is kept in mind
 
@@ -63,7 +64,7 @@ class Content:
         self._admit = admit
         self._pending = Pending()
         self._random: set[Ino] = set()
-        self._read_stops: dict[Ino, int] = {}
+        self._ahead, self._trips = ReadAhead(), trio.CapacityLimiter(TRIPS)
         self._held: list[tuple[Group, ChunkPlace | None]] | None = None
         self._flights: dict[Flight, None] = {}  # ordered: the oldest first
         self._landed, self._work = trio.Event(), trio.Event()
@@ -144,7 +145,7 @@ class Content:
         """The file is gone for good."""
         self._pending.forget(ino)
         self._random.discard(ino)
-        self._read_stops.pop(ino, None)
+        self._ahead.forget(ino)
         self.errors.pop(ino, None)
         self._extents.truncate(ino, 0)
 
@@ -336,25 +337,31 @@ class Content:
 
     def _note_read(self, ino: Ino, start: int, stop: int) -> None:
         """Of a file that is read from front to back, open the next chunks meanwhile."""
-        sequential = self._read_stops.get(ino) == start
-        if len(self._read_stops) > REMEMBERED:
-            self._read_stops.clear()
-        self._read_stops[ino] = stop
-        if not sequential or self._nursery is None:
+        wanted = self._ahead.note(ino, start, stop)
+        if wanted is None or self._nursery is None:
             return
-        reader, places = self.reader, []
-        for row in self._extents.covering(ino, stop, stop + READ_AHEAD_BYTES)[:READ_AHEAD_CHUNKS]:
+        reader = self.reader
+        trip: list[ChunkPlace] = []
+        for row in self._extents.covering(ino, *wanted)[:AHEAD_ROWS]:
             place = None if reader.cache.get(row[2]) else self._extents.place(row[2])
-            if place is not None and place.plain_bytes > SMALL_CHUNK_BYTES and reader.is_idle(place.chunk):
-                places.append(place)
-        for first in range(0, len(places), CHUNKS_A_TRIP):
-            self._nursery.start_soon(self._fetch_ahead, places[first : first + CHUNKS_A_TRIP])
+            if place is None or not reader.is_idle(place.chunk):
+                continue
+            if place.plain_bytes <= SMALL_CHUNK_BYTES and reader.reach_bytes(place.pack) <= NEAR_BYTES:
+                continue  # the page cache has it
+            trip.append(place)
+            if sum(each.plain_bytes for each in trip) >= TRIP_BYTES:
+                self._nursery.start_soon(self._fetch_ahead, ino, trip)
+                trip = []
+        if trip:
+            self._nursery.start_soon(self._fetch_ahead, ino, trip)
 
-    async def _fetch_ahead(self, places: list[ChunkPlace]) -> None:
-        try:
-            await self.reader.chunks(places)
-        except MegaFSError:
-            return  # whoever asks for it in earnest is told
+    async def _fetch_ahead(self, ino: Ino, places: list[ChunkPlace]) -> None:
+        async with self._trips:
+            try:
+                await self.reader.chunks(places)
+            except MegaFSError:
+                return  # whoever asks for it in earnest is told
+        self._ahead.set_reach(ino, self.reader.reach_bytes(places[-1].pack))
 
     def late_error(self, ino: Ino, seen: int) -> tuple[int, int] | None:
         """(serial, errno) of an error that happened after the write was answered, unless ``seen`` already."""

@@ -5,7 +5,6 @@ After ``failures`` of them in a row each request is answered HostUnreachable at 
 one request may find out whether the host is back; the probe time doubles while it is not.
 """
 
-from bisect import insort
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from math import ceil
@@ -23,7 +22,9 @@ Result = TypeVar("Result")
 SMALL_BYTES = 64 << 10  # up to here the time of a request is latency; sealed chunks of random writes included
 LARGE_BYTES = 1 << 20  # from here on it is throughput
 WEIGHT = 0.2  # of a new sample in a moving average
-SAMPLES = 128  # of reads, for the p95
+SAMPLES = 128  # of reads of one size, for their p95
+ENOUGH_SAMPLES = 20
+SIZES = (SMALL_BYTES, 512 << 10, 2 << 20, 16 << 20)
 
 
 class Measured(Wrapped):
@@ -42,7 +43,7 @@ class Measured(Wrapped):
         self._probing = False
         self._failures_in_a_row = 0
         self._counts: Counter[str] = Counter()
-        self._reads: deque[float] = deque(maxlen=SAMPLES)
+        self._reads: dict[int, deque[float]] = {}  # by size_class
         self.latency_s = 0.0  # 0: not measured yet
         self.upload_bytes_s = 0.0
         self.download_bytes_s = 0.0
@@ -54,14 +55,16 @@ class Measured(Wrapped):
         """Whether requests go to the host at all now."""
         return self._failures_in_a_row < self._failures_allowed
 
-    def p95_s(self) -> float:
-        """What 95 % of the last reads of less than LARGE_BYTES took at most; 0: too few reads to say."""
-        if len(self._reads) < 20:
-            return 0.0
-        ordered: list[float] = []
-        for sample in self._reads:
-            insort(ordered, sample)
-        return ordered[ceil(0.95 * len(ordered)) - 1]
+    def p95_s(self, count: int = SMALL_BYTES) -> float:
+        """What 95 % of the last reads of about this many bytes took at most; 0: too few reads to say. Of sizes not read
+        yet, a smaller one's and the time that the other bytes take on top."""
+        for size in range(size_class(count), -1, -1):
+            samples = self._reads.get(size, ())
+            if len(samples) >= ENOUGH_SAMPLES:
+                ordered = sorted(samples)
+                more = 0.0 if size == size_class(count) else self.expected_s(count) - self.latency_s
+                return ordered[ceil(0.95 * len(ordered)) - 1] + more
+        return 0.0
 
     def expected_s(self, count: int) -> float:
         """How long a read of this many bytes should take; what readers compare hosts by."""
@@ -143,14 +146,20 @@ class Measured(Wrapped):
         moved = request.sent_bytes + received
         if moved <= SMALL_BYTES and request.verb != "list" and (is_whole or took_s > self.latency_s):
             self.latency_s = _moved_towards(self.latency_s, took_s)
-        if request.verb == "get" and moved < LARGE_BYTES:
-            self._reads.append(took_s)
+        if request.verb == "get":
+            size = size_class(max(moved, request.wanted_bytes or 0))
+            self._reads.setdefault(size, deque(maxlen=SAMPLES)).append(took_s)
         if moved >= LARGE_BYTES:
             rate = moved / max(took_s - self.latency_s, 1e-4)
             if received:
                 self.download_bytes_s = _moved_towards(self.download_bytes_s, rate)
             else:
                 self.upload_bytes_s = _moved_towards(self.upload_bytes_s, rate)
+
+
+def size_class(count: int) -> int:
+    """Reads that compare: up to 64 KiB, up to 512 KiB, up to 2 MiB, up to 16 MiB, more."""
+    return next((number for number, most in enumerate(SIZES) if count <= most), len(SIZES))
 
 
 def _moved_towards(average: float, sample: float) -> float:

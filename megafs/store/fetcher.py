@@ -7,13 +7,13 @@ enough others have them; it is named in the log and counted, and repair mends it
 """
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import trio
 
+from megafs.config import MIB
 from megafs.crypto.keys import Keyring, ident_pack
 from megafs.errors import HostError, MegaFSError, ObjectMissing, Unavailable
 from megafs.hosts import Stack
@@ -28,6 +28,8 @@ HEDGE_FIRST_S = 1.0  # until a host's p95 is known
 HEDGE_LEAST_S = 0.02
 DECODING_HEDGE_S = 3.0  # k whole shards for the sake of one chunk: not for a host that is merely slow today
 RANGE_BYTES = 1 << 18  # what hosts are compared by
+AHEAD_S = 2.0
+AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES = 4 * MIB, 16 * MIB
 Verify = Callable[[bytes], bool]
 
 
@@ -56,6 +58,12 @@ class HostFetcher:
             return not measured.healthy, measured.expected_s(RANGE_BYTES)
 
         return sorted(self._stacks, key=rank)
+
+    def reach_bytes(self) -> int:
+        """What the best host brings in AHEAD_S: with less under way the line would be idle between two requests."""
+        best = next(iter(self.ranked()), None)
+        rate = self._stacks[best].measured.download_bytes_s if best is not None else 0.0
+        return int(min(max(rate * AHEAD_S, AHEAD_LEAST_BYTES), AHEAD_MOST_BYTES))
 
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Verify) -> bytes:
         """The range as ``verify`` accepts it. Raises Unavailable, within the limit."""
@@ -104,14 +112,16 @@ class HostFetcher:
 
         def whole(host: HostId) -> Attempt:
             is_known = host in known
-            return Attempt(partial(self._from_copy, pack, host, start, stop, verify, is_known), self._hedge_s(host))
+            return Attempt(
+                partial(self._from_copy, pack, host, start, stop, verify, is_known), self._hedge_s(host, stop - start)
+            )
 
         yield from (whole(host) for host in ranked if host in known)
         for k, having in sharded.items():
             having.sort(key=lambda shard: ranked.index(shard.host))
             if slices := self._slices(pack, k, having, start, stop):
                 hosts = {shard.host for shard, _ in slices}
-                hedge_s = max(DECODING_HEDGE_S, *(3 * self._hedge_s(host) for host in hosts))
+                hedge_s = max(DECODING_HEDGE_S, *(3 * self._hedge_s(host, stop - start) for host in hosts))
                 yield Attempt(partial(self._from_slices, pack, k, slices, verify), hedge_s)
             if len({shard.number for shard in having}) >= k:
                 yield Attempt(partial(self._decoded, pack, k, having, start, stop, verify), self._limit_s)
@@ -194,9 +204,12 @@ class HostFetcher:
         self._note_wrong(pack, host)
         return None
 
-    def _hedge_s(self, host: HostId) -> float:
-        p95_s = self._stacks[host].measured.p95_s()
-        return max(HEDGE_LEAST_S, p95_s) if p95_s and math.isfinite(p95_s) else HEDGE_FIRST_S
+    def _hedge_s(self, host: HostId, count: int) -> float:
+        measured = self._stacks[host].measured
+        p95_s = measured.p95_s(count)
+        if p95_s:
+            return max(HEDGE_LEAST_S, p95_s)
+        return HEDGE_FIRST_S + measured.expected_s(count)
 
     def _note_wrong(self, pack: Pack, host: HostId) -> None:
         self.wrong[host] = self.wrong.get(host, 0) + 1

@@ -14,7 +14,9 @@ from typing import Protocol
 
 import trio
 
+from megafs.config import KIB, MIB
 from megafs.crypto.keys import Keyring
+from megafs.crypto.seal import digest
 from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unauthentic, Unavailable
 from megafs.index.packs import Packs
 from megafs.model import ChunkId, ChunkPlace, Pack, PackNumber
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 OPENING_THREADS = 2
 INLINE_BYTES = 24 * 1024  # up to here opening costs less than the hop to a thread (about 40 µs)
+RUN_BYTES = MIB + 64 * KIB  # of one request: four chunks
+GAP_BYTES = 64 * KIB  # between two chunks: fetched with them, for it takes less time than a request of its own
 ABSENT = bytes(24)  # a salt of zeros: a hole of the sparse file, not damage
 
 
@@ -33,6 +37,9 @@ class Fetcher(Protocol):
 
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Callable[[bytes], bool]) -> bytes:
         """The range of the pack as ``verify`` accepts it, from whichever host has it. Raises Unavailable."""
+
+    def reach_bytes(self) -> int:
+        """How much whoever reads from front to back should have under way."""
 
 
 class ChunkCache:
@@ -72,8 +79,10 @@ class Reader:
         self._codecs = threading.local()  # zstandard's objects are not thread-safe
         self._known: dict[PackNumber, Pack] = {}
         self.fetched = self.healed = 0
+        self.on_fetched: Callable[[], None] = lambda: None  # the cache grew
         self._minute = 0
         self._used: set[PackNumber] = set()
+        self._distant: set[PackNumber] = set()  # of which something had to be fetched
 
     def pack(self, number: PackNumber) -> Pack:
         """The pack row, remembered: epoch and id never change."""
@@ -113,7 +122,9 @@ class Reader:
         by_chunk = {place.chunk: place for place in places}  # extents may share one
         fresh = [place for chunk, place in by_chunk.items() if self.cache.get(chunk) is None and self.is_idle(chunk)]
         if len(fresh) > 1:
-            found = await self._open_together(fresh)
+            found, absent = await self._open_together(fresh)
+            for run in runs(absent):
+                found.update(await self._fetch_run(run))
         left = [place for chunk, place in by_chunk.items() if chunk not in found]
         if len(left) == 1:
             found[left[0].chunk] = await self.chunk(left[0])
@@ -133,18 +144,21 @@ class Reader:
                 raise failures[0]
         return found
 
-    async def _open_together(self, places: Sequence[ChunkPlace]) -> dict[ChunkId, bytes]:
-        """What of them the local files have, whole; the rest goes the long way."""
+    async def _open_together(self, places: Sequence[ChunkPlace]) -> tuple[dict[ChunkId, bytes], list[ChunkPlace]]:
+        """What of them the local files have, whole, and what is not there at all; the rest goes the long way."""
         epochs = [self.pack(place.pack).epoch for place in places]
         done = trio.Event()
         self._opening.update((place.chunk, done) for place in places)
+        absent: list[ChunkPlace] = []
 
         def from_disk() -> dict[ChunkId, bytes]:
             opened = {}
             for epoch, place in zip(epochs, places, strict=True):
                 try:
                     sealed = self._disk.read(place.pack, place.offset, place.sealed_bytes)
-                    if len(sealed) == place.sealed_bytes and sealed[:24] != ABSENT:
+                    if len(sealed) < place.sealed_bytes or sealed[:24] == ABSENT:
+                        absent.append(place)
+                    else:
                         opened[place.chunk] = self._plain(epoch, place, sealed)
                 except (Unauthentic, Corrupt, DiskError):
                     continue  # whoever looks at it alone counts and heals it
@@ -156,11 +170,57 @@ class Reader:
                 if place.chunk in opened:
                     self.cache.put(place.chunk, opened[place.chunk])
                     self._touch(place.pack)
-            return opened
+            return opened, absent
         finally:
-            for place in places:
-                del self._opening[place.chunk]
-            done.set()
+            self._opened(places, done)
+
+    def _opened(self, places: Sequence[ChunkPlace], done: trio.Event) -> None:
+        for place in places:
+            del self._opening[place.chunk]
+        done.set()
+
+    async def _fetch_run(self, run: Sequence[ChunkPlace]) -> dict[ChunkId, bytes]:
+        """Neighbours, none of which is here, by one request. Nothing if no host has them all right: each alone may
+        still be right somewhere. Raises Unavailable."""
+        if len(run) < 2 or not all(self.is_idle(place.chunk) for place in run):
+            return {}
+        pack, start = self.pack(run[0].pack), run[0].offset
+        was_wrong = False
+
+        def pieces(data: bytes) -> list[bytes]:
+            return [data[p.offset - start : p.offset - start + p.sealed_bytes] for p in run]
+
+        def right(data: bytes) -> bool:
+            nonlocal was_wrong
+            is_right = all(digest(piece) == place.digest for place, piece in zip(run, pieces(data), strict=True))
+            was_wrong = was_wrong or not is_right
+            return is_right
+
+        done = trio.Event()
+        self._opening.update((place.chunk, done) for place in run)
+        try:
+            data = await self._fetcher.fetch(pack, start, run[-1].offset + run[-1].sealed_bytes, right)
+
+            def opened() -> dict[ChunkId, bytes]:
+                return {
+                    p.chunk: self._plain(pack.epoch, p, sealed) for p, sealed in zip(run, pieces(data), strict=True)
+                }
+
+            found = await trio.to_thread.run_sync(opened, limiter=self._limiter)
+            await self._keep(run, pieces(data))
+            for place in run:
+                self.cache.put(place.chunk, found[place.chunk])
+            return found
+        except Unavailable:
+            if was_wrong:
+                return {}
+            raise
+        finally:
+            self._opened(run, done)
+
+    def reach_bytes(self, number: PackNumber) -> int:
+        """How much to read ahead in this pack; 0: it is here, as far as is known."""
+        return self._fetcher.reach_bytes() if number in self._distant else 0
 
     def is_idle(self, chunk: ChunkId) -> bool:
         """Whether nobody opens this chunk just now."""
@@ -234,20 +294,48 @@ class Reader:
         sealed = await self._fetcher.fetch(pack, place.offset, place.offset + place.sealed_bytes, right)
         if plain is None:
             raise Unavailable("no host has a chunk of this file")
-        self.fetched += 1
-        try:
-            await trio.to_thread.run_sync(self._keep, place, sealed, limiter=self._limiter)
-        except (DiskError, NoSpace) as error:
-            log.info("a chunk that was fetched is not kept: %s", error)  # whoever asked for it has it
-        else:
-            self._packs.note_fetched(place.pack, len(sealed), int(time.time() / 60))
+        await self._keep([place], [sealed])
         return plain
+
+    async def _keep(self, places: Sequence[ChunkPlace], pieces: Sequence[bytes]) -> None:
+        """Into the sparse local file of their pack what was fetched of it."""
+        number = places[0].pack
+
+        def write() -> None:
+            self._disk.ensure(number)
+            for place, sealed in zip(places, pieces, strict=True):
+                self._disk.write(number, place.offset, [sealed])
+
+        self.fetched += len(places)
+        if len(self._distant) > 4096:
+            self._distant.clear()
+        self._distant.add(number)
+        try:
+            await trio.to_thread.run_sync(write, limiter=self._limiter)
+        except (DiskError, NoSpace) as error:
+            log.info("what was fetched is not kept: %s", error)  # whoever asked for it has it
+        else:
+            self._packs.note_fetched(number, sum(map(len, pieces)), int(time.time() / 60))
+            self.on_fetched()
 
     async def mend(self, place: ChunkPlace) -> None:
         """The local file has it damaged: fetch it anew. Raises Unavailable."""
         await self._fetch(self.pack(place.pack), place)
         self.healed += 1
 
-    def _keep(self, place: ChunkPlace, sealed: bytes) -> None:
-        self._disk.ensure(place.pack)
-        self._disk.write(place.pack, place.offset, [sealed])
+
+def runs(places: Sequence[ChunkPlace]) -> list[list[ChunkPlace]]:
+    """Cut into neighbours of one pack that are worth one request each."""
+    found: list[list[ChunkPlace]] = []
+    for place in sorted(places, key=lambda place: (place.pack, place.offset)):
+        last = found[-1][-1] if found else None
+        if (
+            last is not None
+            and last.pack == place.pack
+            and place.offset - last.offset - last.sealed_bytes <= GAP_BYTES
+            and place.offset + place.sealed_bytes - found[-1][0].offset <= RUN_BYTES
+        ):
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return found

@@ -59,6 +59,9 @@ class OneHost:
             raise Unavailable("the host has it wrong")
         return data
 
+    def reach_bytes(self):
+        return 7
+
 
 class Rig:
     """Everything of store/ but the cache; ``again`` is what a restart makes of it."""

@@ -5,9 +5,11 @@ from os import urandom
 import pytest
 import trio
 
+from megafs.config import CHUNK_BYTES
 from megafs.errors import Unavailable
 from megafs.index.packs import SHIPPED
-from megafs.store.reader import ChunkCache
+from megafs.model import ChunkId, ChunkPlace, PackNumber
+from megafs.store.reader import GAP_BYTES, ChunkCache, runs
 from tests.store.rig import Rig
 
 
@@ -128,6 +130,59 @@ async def test_several_chunks_in_one_trip(rig):
     found = await rig.reader.chunks([*rig.places, rig.places[0]])
     assert found == {place.chunk: piece for place, piece in zip(rig.places, rig.pieces, strict=True)}
     assert rig.reader.healed == 1
+
+
+async def test_neighbours_that_are_not_here_come_by_one_request(rig):
+    rig.disk.unlink(rig.number)
+    assert rig.reader.reach_bytes(rig.number) == 0
+    told = []
+    rig.reader.on_fetched = lambda: told.append(True)
+    found = await rig.reader.chunks(rig.places)
+    assert found == {place.chunk: piece for place, piece in zip(rig.places, rig.pieces, strict=True)}
+    assert (rig.host.asked, rig.reader.fetched, rig.reader.healed) == (1, 3, 0)
+    assert told == [True]
+    assert rig.reader.reach_bytes(rig.number) == 7, "from now on more is read ahead"
+    rig.reader.cache.clear()
+    await rig.reader.chunks(rig.places)
+    assert rig.host.asked == 1, "kept"
+
+
+async def test_a_run_with_one_wrong_chunk_gives_the_others(rig):
+    rig.disk.unlink(rig.number)
+    data = bytearray(rig.host.packs[rig.number])
+    data[rig.places[1].offset + 30] ^= 1
+    rig.host.packs[rig.number] = bytes(data)
+    with pytest.raises(Unavailable):
+        await rig.reader.chunks(rig.places)
+    assert rig.reader.cache.get(rig.places[1].chunk) is None
+    assert await rig.reader.chunk(rig.places[0]) == rig.pieces[0]
+    assert await rig.reader.chunk(rig.places[2]) == rig.pieces[2]
+
+
+async def test_a_run_that_nobody_answers_is_not_asked_for_piece_by_piece(rig):
+    rig.disk.unlink(rig.number)
+
+    async def silent(*arguments):
+        rig.host.asked += 1
+        raise Unavailable("no host answers")
+
+    rig.host.fetch = silent
+    with pytest.raises(Unavailable):
+        await rig.reader.chunks(rig.places)
+    assert rig.host.asked == 1
+
+
+def test_runs_are_neighbours_of_bounded_length():
+    def place(number, pack, offset, size=1000):
+        return ChunkPlace(ChunkId(bytes([number]) * 16), PackNumber(pack), offset, size, size, 0, b"")
+
+    near = [place(1, 1, 0), place(2, 1, 1000), place(3, 1, 2000 + GAP_BYTES)]
+    far = place(4, 1, 3001 + 2 * GAP_BYTES)
+    other = place(5, 2, 3000)
+    assert runs([other, near[2], far, near[0], near[1]]) == [near, [far], [other]]
+    chunks = [place(n, 1, n * CHUNK_BYTES, CHUNK_BYTES) for n in range(10)]
+    assert [len(run) for run in runs(chunks)] == [4, 4, 2]
+    assert runs([]) == []
 
 
 def test_the_chunk_cache_drops_the_least_recently_used():

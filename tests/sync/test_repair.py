@@ -52,6 +52,9 @@ class PlainFetcher:
                 return data
         raise Unavailable("nobody has it")
 
+    def reach_bytes(self) -> int:
+        return 0
+
 
 async def test_what_is_owed_is_paid_when_the_host_is_back(world: World, tmp_path: Path, autojump_clock: object) -> None:
     world.policy = Policy(copies=3)
