@@ -1,4 +1,4 @@
-"""When something leaves this device: which pack closes, which commits become an object, when a checkpoint is due. Pure.
+"""When something leaves this device: which commits become an object, when a checkpoint is due. Pure.
 
 Rows and times in, a decision out; sync.ship carries it out. No clock is read here.
 """
@@ -6,7 +6,7 @@ Rows and times in, a decision out; sync.ship carries it out. No clock is read he
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from megafs.config import MIB, Settings
+from megafs.config import MIB
 from megafs.index.ledger import OutboxRow
 from megafs.model import PackNumber
 
@@ -17,15 +17,6 @@ CHANGESETS_PER_OBJECT_BYTES = 16 * MIB  # a commit object stays small enough for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenPack:
-    """The pack being written: when its first and its last byte were appended."""
-
-    number: PackNumber
-    first_s: float
-    last_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Outbox rows ``first`` to ``last``, which may become one commit object now."""
 
@@ -33,11 +24,6 @@ class Batch:
     last: int
     pack: PackNumber
     oldest_s: float
-
-
-def close_at(pack: OpenPack, settings: Settings) -> float:
-    """When an open pack closes if nothing more is written."""
-    return min(pack.last_s + settings.pack_idle_s, pack.first_s + settings.pack_age_s)
 
 
 def batch(

@@ -12,15 +12,17 @@ import os
 import random
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 
 import pyfuse3
 import trio
 
-HEADER = Struct(">BQI")  # kind, offset, length; the bytes of a write follow
-assert HEADER.size == 13
+HEADER = Struct(">BQId")  # kind, offset, length, when (of the clock that does not jump); the bytes of a write follow
+assert HEADER.size == 21
 WRITE, FLUSH = 1, 2
 SECTOR = 512
 IMAGE_INO = 2
@@ -61,56 +63,87 @@ class BlockLog(pyfuse3.Operations):
         return os.pread(self.image, size, off)
 
     async def write(self, fh, off, buf):
-        os.writev(self.log, [HEADER.pack(WRITE, off, len(buf)), buf])
+        os.writev(self.log, [HEADER.pack(WRITE, off, len(buf), time.monotonic()), buf])
         return os.pwrite(self.image, buf, off)
 
     async def fsync(self, fh, datasync):
-        os.write(self.log, HEADER.pack(FLUSH, 0, 0))
+        os.write(self.log, HEADER.pack(FLUSH, 0, 0, time.monotonic()))
 
     async def flush(self, fh):
         """Closing is no flush of the device."""
 
 
-def entries(log: Path) -> Iterator[tuple[int, int, bytes, int]]:
-    """(kind, offset, bytes, position behind it) of each whole entry."""
-    position = 0
+class Entry(NamedTuple):
+    """One step of the log."""
+
+    kind: int
+    offset: int
+    data: bytes
+    position: int  # of the log, behind it
+    time: float
+
+
+def entries(log: Path, start: int = 0) -> Iterator[Entry]:
+    """Each whole entry behind the position ``start``."""
+    position = start
     with log.open("rb") as file:
+        file.seek(start)
         while len(header := file.read(HEADER.size)) == HEADER.size:
-            kind, offset, length = HEADER.unpack(header)
+            kind, offset, length, when = HEADER.unpack(header)
             data = file.read(length)
             if len(data) < length:
                 return
             position += HEADER.size + length
-            yield kind, offset, data, position
+            yield Entry(kind, offset, data, position, when)
 
 
-def cut(log: Path, base: Path, target: Path, position: int, lots: random.Random, *, honest: bool = True) -> int:
-    """Make ``target`` the disk as a power cut at ``position`` of the log may leave it; returns how many were lost.
+class Replay:
+    """The disk of a log at growing positions. Owner of ``safe``, the image of what has been flushed so far."""
 
-    What was written before the last flush is there. Of what came after, any part may be: each write is there, missing
-    or torn at a sector, and they arrive in any order. Not ``honest``: the second half of the flushes was a lie.
-    """
-    found = [entry for entry in entries(log) if entry[3] <= position]
-    flushes = [index for index, entry in enumerate(found) if entry[0] == FLUSH]
-    if not honest:
-        flushes = flushes[: len(flushes) // 2]
-    safe = flushes[-1] + 1 if flushes else 0
-    os.system(f"cp --sparse=always {base} {target}")
-    lost = 0
-    with target.open("r+b") as disk:
-        for _, offset, data, _ in found[:safe]:
-            os.pwrite(disk.fileno(), data, offset)
-        unsafe = [entry for entry in found[safe:] if entry[0] == WRITE] if honest else []
+    def __init__(self, log: Path, base: Path) -> None:
+        self._log, self.safe = log, base.with_name("safe")
+        self._position = 0  # all before it is in the image
+        os.system(f"cp --sparse=always {base} {self.safe}")
+
+    def cut(self, target: Path, position: int, lots: random.Random) -> None:
+        """Make ``target`` the disk as a power cut at ``position`` of the log, not before the last one, may leave it.
+
+        What was written before the last flush is there. Of what came after, any part may be: each write is there,
+        missing or torn at a sector, and they arrive in any order.
+        """
+        unsafe = self._flush(position)
+        os.system(f"cp --sparse=always {self.safe} {target}")
         share = lots.choice((0.0, 0.5, 0.9, 1.0))
         lots.shuffle(unsafe)
-        for _, offset, data, _ in unsafe:
-            if lots.random() >= share:
-                lost += 1
-                continue
-            sectors = len(data) // SECTOR
-            torn = lots.randrange(sectors + 1) * SECTOR if lots.random() < 0.1 else len(data)
-            os.pwrite(disk.fileno(), data[:torn], offset)
-    return lost
+        with target.open("r+b") as disk:
+            for entry in unsafe:
+                if lots.random() < share:
+                    sectors = len(entry.data) // SECTOR
+                    torn = lots.randrange(sectors + 1) * SECTOR if lots.random() < 0.1 else len(entry.data)
+                    os.pwrite(disk.fileno(), entry.data[:torn], entry.offset)
+
+    def cut_lying(self, target: Path, position: int) -> None:
+        """The same, but the second half of the flushes was a lie (negative control)."""
+        flushes = [entry.position for entry in entries(self._log) if entry.kind == FLUSH and entry.position <= position]
+        self._flush(flushes[len(flushes) // 2])
+        os.system(f"cp --sparse=always {self.safe} {target}")
+
+    def _flush(self, position: int) -> list[Entry]:
+        """Carry out what is flushed by then; returns the writes that are not."""
+        assert position >= self._position, "backwards"
+        writes: list[Entry] = []
+        with self.safe.open("r+b") as disk:
+            for entry in entries(self._log, self._position):
+                if entry.position > position:
+                    break
+                if entry.kind == WRITE:
+                    writes.append(entry)
+                    continue
+                for write in writes:
+                    os.pwrite(disk.fileno(), write.data, write.offset)
+                writes.clear()
+                self._position = entry.position
+        return writes
 
 
 def serve(mountpoint: str, image: str, log: str) -> None:

@@ -1,13 +1,14 @@
 """A writer that keeps a manifest of what a file system has promised, and the check that nothing promised was lost.
 
 The writer works in one directory and adds lines to a manifest elsewhere: ``begun`` before a change, ``promised`` once
-the call that makes it durable has returned, ``closed`` for what only time makes durable. Each thing has a version that
-grows; what is found must be a version between the last one promised and the last one begun, and whole:
+the call that makes it durable has returned, ``closed`` and ``handed`` for what only time makes durable. Each thing has a
+version that grows; what is found must be a version between the last one promised and the last one begun, and whole:
 
 saved      a file replaced by write, fsync, rename, fsync of the directory (an editor's save)
 hasty      the same without any fsync: the old or the new, never less; it counts once it is old enough
+handed     the same with syncfs before and after the rename, and the file kept open: it counts once that is old enough
 appended   one log, fsynced after each record: every promised byte; later ones are right or zero
-blocks     4 KiB blocks overwritten in place, with fsync or O_DSYNC
+blocks     4 KiB blocks overwritten in place, with fsync, O_DSYNC or O_SYNC
 names      files and directories made, linked and removed, with fsync of the directory
 marked     an extended attribute and a mode, with fsync
 """
@@ -20,13 +21,18 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
+
+from tests.mounted.calls import syncfs
 
 BLOCK = 4096
 BLOCKS = 64
 GONE = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.EROFS, errno.ESTALE, errno.ECONNREFUSED}
-SAVED, HASTY, NAMES = 6, 4, 12
+SAVED, HASTY, HANDED, NAMES = 6, 4, 3, 12
+HELD_OPEN = 4
 MADE = ("absent", "file", "directory", "linked")  # what a name goes through, by version
 
 
@@ -56,6 +62,7 @@ class Writer:
     limit_s: float
     versions: dict[str, int] = field(default_factory=dict)
     log: int = -1
+    held: list[int] = field(default_factory=list)  # descriptors
 
     def note(self, what: str, thing: str, version: int) -> None:
         line = {"what": what, "thing": thing, "version": version, "at": self.position(), "time": time.monotonic()}
@@ -71,7 +78,7 @@ class Writer:
         self.log = os.open(self.manifest, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         lots = random.Random(self.seed)
         end = time.monotonic() + self.limit_s
-        steps = (self.save, self.save_hastily, self.append, self.overwrite, self.name, self.mark)
+        steps = (self.save, self.save_hastily, self.hand_over, self.append, self.overwrite, self.name, self.mark)
         try:
             self.place.mkdir()
             sync_directory(self.place.parent)
@@ -81,7 +88,9 @@ class Writer:
             if error.errno not in GONE:
                 raise
         finally:
-            os.close(self.log)
+            for fd in (self.log, *self.held):
+                with suppress(OSError):  # the mount has gone
+                    os.close(fd)
 
     def save(self, lots: random.Random) -> None:
         thing = f"saved{lots.randrange(SAVED)}"
@@ -100,6 +109,22 @@ class Writer:
         temporary.rename(self.place / thing)
         self.note("closed", thing, version)
 
+    def hand_over(self, lots: random.Random) -> None:
+        thing = f"handed{lots.randrange(HANDED)}"
+        version = self.begin(thing)
+        temporary = self.place / f"{thing}.tmp"
+        data = content(thing, version, length_of(thing, version))
+        if len(self.held) > HELD_OPEN:
+            os.close(self.held.pop(0))
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.held.append(fd)
+        while data:
+            data = data[os.write(fd, data) :]
+        syncfs(fd)
+        temporary.rename(self.place / thing)
+        syncfs(fd)
+        self.note("handed", thing, version)
+
     def append(self, lots: random.Random) -> None:
         version = self.begin("appended")
         fd = os.open(self.place / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -115,8 +140,8 @@ class Writer:
     def overwrite(self, lots: random.Random) -> None:
         path = self.place / "blocks"
         fresh = not path.exists()
-        by_flag = lots.random() < 0.3
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_DSYNC if by_flag else 0), 0o644)
+        by_flag = lots.choice((0, 0, 0, os.O_DSYNC, os.O_SYNC))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | by_flag, 0o644)
         try:
             changed = []
             for number in lots.sample(range(BLOCKS), lots.randrange(1, 6)):
@@ -201,24 +226,30 @@ class Promises:
     count: int = 0
 
     @classmethod
-    def read(cls, manifest: Path, *, position: int = sys.maxsize, closed_before: float = 0.0) -> "Promises":
-        """Those made at or before ``position`` of the block log; what was only closed counts if older than a moment.
+    def read(
+        cls,
+        manifest: Path,
+        *,
+        position: int = sys.maxsize,
+        made_before: float = inf,
+        closed_before: float = 0.0,
+        handed_before: float = 0.0,
+    ) -> "Promises":
+        """Those made at or before ``position`` of the block log and the time ``made_before``; what was only closed, or
+        handed over by syncfs, counts if it is older than these moments.
 
         What had begun is known for the whole run: a later version may have reached the disk before the cut.
         """
         found = cls()
+        until = {"promised": made_before, "closed": closed_before, "handed": handed_before}
         lines = manifest.read_bytes().splitlines() if manifest.exists() else []
         for line in map(json.loads, lines):
-            thing, version = line["thing"], line["version"]
-            match line["what"]:
-                case "begun":
-                    found.greatest[thing] = version
-                case "promised" if line["at"] <= position:
-                    found.least[thing] = version
-                    found.count += 1
-                case "closed" if line["time"] < closed_before:
-                    found.least[thing] = version
-                    found.count += 1
+            thing, version, what = line["thing"], line["version"], line["what"]
+            if what == "begun":
+                found.greatest[thing] = version
+            elif line["at"] <= position and line["time"] < until[what]:
+                found.least[thing] = version
+                found.count += 1
         return found
 
     def broken(self, place: Path) -> list[str]:
@@ -236,7 +267,7 @@ class Promises:
 
 def version_of(place: Path, thing: str, versions: range) -> str | None:
     """None if ``thing`` is one of ``versions``, whole; else what is wrong with it."""
-    if thing.startswith(("saved", "hasty")):
+    if thing.startswith(("saved", "hasty", "handed")):
         return wrong_file(place / thing, thing, versions)
     if thing == "appended":
         return wrong_log(place / thing, versions)

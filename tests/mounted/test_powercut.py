@@ -3,13 +3,15 @@
 A vault is mounted from it and written to; then the disk is made again as a cut at many moments may have left it (all
 that was flushed, any part of the rest), its file system recovers, the vault is mounted from it, and every promise made
 before that moment must hold. The host folders are on that disk too: hosts that know what came after a cut would help,
-and those that have seen another cut's future would confuse.
+and those that have seen another cut's future would confuse. Now and then the state directory is gone as well: what a
+``megafs sync`` before the cut had waited for must come from two of the hosts.
 
-A few cuts; ``--rounds N`` for more, all from one recording.
+A few cuts; a hundred under the marker ``crash``; ``--rounds N`` for as many. A recording serves for 50.
 """
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -20,16 +22,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.blocklog import cut, entries
+from tests.mounted.blocklog import Replay, entries
 from tests.mounted.both import tally
 from tests.mounted.promises import Promises, Writer, start
 from tests.mounted.vault import Vault, repository
 
 pytestmark = pytest.mark.needs_root
-CUTS = 3
-RECORDING_S = 4.0
+CUTS = 4
+MANY_CUTS = 100
+CUTS_OF_A_RECORDING = 50
+ATTACHES = 4  # one cut in so many is looked at from the hosts alone, too
+RECORDING_S = 6.0
+SYNC_EVERY_S = 1.5
+SETTLED_S = 3.0  # after syncfs: "durable one interval later", on a busy machine
 IMAGE_BYTES = 256 << 20
 WRITERS = 2
+WRITERS_NAMES = [f"writer{number}" for number in range(WRITERS)]
 
 
 def run(*command: str) -> str:
@@ -47,6 +55,9 @@ class Recording:
     log: Path
     manifests: Path
     vault: Vault  # as it was; its state directory is on the disk
+    syncs: tuple[tuple[int, float], ...]  # of each ``megafs sync``: position of the log when it returned, when it began
+    steps: tuple[tuple[int, float], ...]  # (position, when) of the log
+    replay: Replay
 
 
 @contextmanager
@@ -81,10 +92,8 @@ def remembering(image: Path, log: Path, place: Path) -> Iterator[Path]:
         server.wait(10)
 
 
-@pytest.fixture(scope="module")
-def recording(scratch: Path) -> Recording:
-    """Made once; all cuts are made from it."""
-    base = scratch / "power"
+def record(base: Path) -> Recording:
+    """Writers on a vault on a disk that remembers, and ``megafs sync`` beside them."""
     disk, manifests, user = base / "disk", base / "manifests", base / "user"
     for place in (disk, manifests, user):
         place.mkdir(parents=True)
@@ -104,56 +113,119 @@ def recording(scratch: Path) -> Recording:
         pids = [
             start(
                 Writer(
-                    place=vault.mountpoint / f"writer{number}",
-                    manifest=manifests / f"writer{number}",
+                    place=vault.mountpoint / name,
+                    manifest=manifests / name,
                     seed=number,
                     position=lambda: log.stat().st_size,
                     limit_s=RECORDING_S,
                 )
             )
-            for number in range(WRITERS)
+            for number, name in enumerate(WRITERS_NAMES)
         ]
+        syncs = []
+        end = time.monotonic() + RECORDING_S
+        while (began := time.monotonic()) < end:
+            vault.megafs("sync", vault.name, *vault.unlocking[:2])
+            syncs.append((log.stat().st_size, began))
+            time.sleep(SYNC_EVERY_S)  # the writers go on
         assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * WRITERS
         vault.unmount()
-    return Recording(base=before, log=log, manifests=manifests, vault=vault)
+    steps = tuple((entry.position, entry.time) for entry in entries(log))
+    return Recording(
+        base=before,
+        log=log,
+        manifests=manifests,
+        vault=vault,
+        syncs=tuple(syncs),
+        steps=steps,
+        replay=Replay(log, before),
+    )
+
+
+@pytest.fixture(scope="module")
+def recording(scratch: Path) -> Recording:
+    """Made once, for the few cuts and for the control."""
+    return record(scratch / "power")
 
 
 def broken_after(
-    recording: Recording, position: int, lots: random.Random, *, honest: bool = True
+    recording: Recording, target: Path, position: int, *, when: float, lost: bool
 ) -> tuple[list[str], int]:
-    """Cut the power there, let everything recover, and compare: (broken promises, promises that had to hold)."""
+    """Let everything recover from a cut, and compare: (broken promises, promises that had to hold). ``lost``: the same
+    from two hosts alone."""
     vault = recording.vault
-    target = recording.base.with_name("after")
-    cut(recording.log, recording.base, target, position, lots, honest=honest)
-    promises = {
-        f"writer{n}": Promises.read(recording.manifests / f"writer{n}", position=position) for n in range(WRITERS)
+    old = when - SETTLED_S
+    kept = {
+        name: Promises.read(recording.manifests / name, position=position, handed_before=old) for name in WRITERS_NAMES
     }
+    count = sum(promises.count for promises in kept.values())
     with loop_mounted(target, vault.state.parent):
         try:
             vault.mount()
-            wrong = [sentence for name, kept in promises.items() for sentence in kept.broken(vault.mountpoint / name)]
+            wrong = broken(kept, vault.mountpoint)
             vault.unmount()
         finally:
             vault.abandon()
-        complaints = vault.new_complaints()
-    return wrong + complaints, sum(kept.count for kept in promises.values())
+        wrong += vault.new_complaints()
+        if lost:
+            began = max((began for at, began in recording.syncs if at <= position), default=0.0)
+            shipped = {name: Promises.read(recording.manifests / name, made_before=began) for name in WRITERS_NAMES}
+            count += sum(promises.count for promises in shipped.values())
+            wrong += [f"from the hosts: {sentence}" for sentence in from_the_hosts(vault, shipped)]
+    return wrong, count
 
 
-def test_promises_survive_power_cuts(request: pytest.FixtureRequest, recording: Recording) -> None:
-    cuts = request.config.getoption("--rounds", default=0) or CUTS
-    lots = random.Random(cuts)
-    positions = [position for _, _, _, position in entries(recording.log)]
-    chosen = sorted([positions[-1], *lots.choices(positions[len(positions) // 20 :], k=cuts - 1)])
-    for position in chosen:
-        wrong, count = broken_after(recording, position, lots)
-        assert not wrong, f"cut at {position} of {positions[-1]}: " + "; ".join(wrong)
+def broken(kept: dict[str, Promises], place: Path) -> list[str]:
+    return [sentence for name, promises in kept.items() for sentence in promises.broken(place / name)]
+
+
+def from_the_hosts(vault: Vault, shipped: dict[str, Promises]) -> list[str]:
+    """What is broken on a machine that has nothing but two of the three hosts."""
+    there = vault.attach("elsewhere", hosts=(0, 2))
+    try:
+        there.mount()
+        wrong = broken(shipped, there.mountpoint)
+        there.unmount()
+        return wrong + there.new_complaints()
+    finally:
+        there.abandon()
+        shutil.rmtree(there.base)
+
+
+def survive(recording: Recording, cuts: int, lots: random.Random) -> None:
+    """So many cuts of one recording, the last one at its end."""
+    steps = recording.steps[len(recording.steps) // 20 :]
+    chosen = sorted([steps[-1], *lots.choices(steps, k=cuts - 1)])
+    target = recording.base.with_name("after")
+    for number, (position, when) in enumerate(chosen):
+        recording.replay.cut(target, position, lots)
+        lost = number % ATTACHES == ATTACHES - 1
+        wrong, count = broken_after(recording, target, position, when=when, lost=lost)
+        assert not wrong, f"cut at {position} of {steps[-1][0]}: " + "; ".join(wrong)
         tally.promises += count
         tally.cuts += 1
 
 
+def test_promises_survive_power_cuts(recording: Recording) -> None:
+    survive(recording, CUTS, random.Random())
+
+
+@pytest.mark.crash
+def test_promises_survive_many_power_cuts(request: pytest.FixtureRequest, scratch: Path) -> None:
+    left, number = request.config.getoption("--rounds", default=0) or MANY_CUTS, 0
+    while left:
+        cuts = min(left, CUTS_OF_A_RECORDING)
+        base = scratch / f"power{number}"
+        survive(record(base), cuts, random.Random(number))
+        print(f"{number * CUTS_OF_A_RECORDING + cuts} cuts", flush=True)
+        shutil.rmtree(base)
+        left, number = left - cuts, number + 1
+
+
 def test_a_lying_disk_is_noticed(recording: Recording) -> None:
     """The negative control: had half of the flushes not been true, promises would be found broken."""
-    last = max(position for _, _, _, position in entries(recording.log))
-    wrong, count = broken_after(recording, last, random.Random(1), honest=False)
+    target, (last, when) = recording.base.with_name("after"), recording.steps[-1]
+    Replay(recording.log, recording.base).cut_lying(target, last)
+    wrong, count = broken_after(recording, target, last, when=when, lost=False)
     assert count
     assert wrong

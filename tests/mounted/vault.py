@@ -85,9 +85,11 @@ class Vault:
 
     def attach(self, place: str, hosts: Sequence[int]) -> "Vault":
         """Another machine: the same vault in a state directory of its own, from some of the hosts and the words."""
-        there = Vault(base=self.base / place, state=self.base / place / "state", options=self.options)
+        base = self.base / place
+        there = Vault(base=base, state=base / "state", options=self.options, hosts_in=self.hosts_in or self.base)
         there.mountpoint.mkdir(parents=True)
         shutil.copy(self.passphrase, there.passphrase)
+        shutil.copy(self.recovery_key, there.recovery_key)
         urls = [part for number in hosts for part in ("--host", f"file://{self.host(number)}")]
         key = ["--recovery-key-file", str(self.recovery_key), "--yes"]
         there.megafs("attach", there.name, *urls, *key, *there.unlocking)

@@ -1,4 +1,4 @@
-"""When packs close, commits become objects and checkpoints are due: tables of cases, no clock."""
+"""When commits become objects and checkpoints are due: tables of cases, no clock."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from megafs.config import Settings
 from megafs.index.ledger import OutboxRow
 from megafs.model import PackNumber
 from megafs.sync import pace
-from megafs.sync.pace import CHANGESETS_PER_OBJECT_BYTES, COMMIT_AGE_S, Batch, OpenPack, batch, close_at, freeze_in
+from megafs.sync.pace import CHANGESETS_PER_OBJECT_BYTES, COMMIT_AGE_S, Batch, batch, freeze_in
 
 SETTINGS = Settings()
 
@@ -17,23 +17,10 @@ def rows(*packs: int, size: int = 10) -> list[OutboxRow]:
     return [OutboxRow(n=n, pack=PackNumber(pack), made_s=float(n), bytes=size) for n, pack in enumerate(packs, 1)]
 
 
-@pytest.mark.parametrize(
-    ("first_s", "last_s", "closes_s"),
-    [
-        (100, 100, 110),  # ten seconds after its only byte
-        (100, 105, 115),  # ten after its last
-        (100, 115, 120),  # but never more than twenty after its first
-        (100, 119.9, 120),
-    ],
-)
-def test_when_a_pack_closes(first_s: float, last_s: float, closes_s: float) -> None:
-    assert close_at(OpenPack(number=PackNumber(1), first_s=first_s, last_s=last_s), SETTINGS) == closes_s
-
-
 def test_a_trickle_ships_within_thirty_seconds() -> None:
     # A commit at t names a pack whose first byte is not after t; ten seconds are left for the hosts.
     for made_s in range(100, 200):
-        closes = close_at(OpenPack(number=PackNumber(1), first_s=made_s, last_s=made_s + 1000), SETTINGS)
+        closes = made_s + SETTINGS.pack_age_s  # at the latest (store.writer.due)
         found = Batch(first=1, last=1, pack=PackNumber(1), oldest_s=made_s)
         assert max(closes, made_s + freeze_in(found, urgent=False, now_s=made_s)) <= made_s + 20
 
