@@ -1,8 +1,8 @@
 """A writer that keeps a manifest of what a file system has promised, and the check that nothing promised was lost.
 
 The writer works in one directory and adds lines to a manifest elsewhere: ``begun`` before a change, ``promised`` once
-the call that makes it durable has returned, ``closed`` and ``handed`` for what only time makes durable. Each thing has a
-version that grows; what is found must be a version between the last one promised and the last one begun, and whole:
+the call that makes it durable has returned, ``closed`` and ``handed`` for what only time makes durable. Each thing has
+a version that grows; what is found must be one between the last one promised and the last one begun, and whole:
 
 saved      a file replaced by write, fsync, rename, fsync of the directory (an editor's save)
 hasty      the same without any fsync: the old or the new, never less; it counts once it is old enough
