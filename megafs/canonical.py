@@ -1,14 +1,15 @@
 """Small statements (heads, claims, boot and slot bodies) as canonical JSON: exactly one spelling for each value.
 
 A statement is a frozen dataclass of ``int``, ``bool``, ``str``, ``bytes`` (lower-case hex), tuples of these, and such
-dataclasses again. ``Annotated[bytes, Size(32)]`` and ``Annotated[int, Between(1, 9)]`` narrow a field. ``encode`` turns
-one into bytes, ``parse`` refuses everything that ``encode`` would not have written. Bytes handed to ``parse`` have been
+dataclasses again. ``Annotated[bytes, Size(32)]`` and ``Annotated[int, Between(1, 9)]`` narrow a field; a field marked
+``LATER`` is left out while it has its default, so what was written before it existed still parses. ``encode`` turns one
+into bytes, ``parse`` refuses everything that ``encode`` would not have written. Bytes handed to ``parse`` have been
 authenticated before, which says who wrote them, not that they are harmless.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, NewType, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -39,6 +40,14 @@ class Between:
 
     low: int
     high: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Later:
+    """Marks a field that the first version of a statement had not."""
+
+
+LATER = Later()
 
 
 class Field(Protocol):
@@ -126,20 +135,29 @@ class TupleField:
 class TableField:
     make: Callable[..., object]
     fields: tuple[tuple[str, Field], ...]
+    later: Mapping[str, object]  # fields that may be absent, and the default that they then have
 
     def plain(self, value: object, where: str) -> object:
         if type(value) is not self.make:
             raise Corrupt(f"{where}: not a {self.make.__name__}")
-        return {name: field.plain(getattr(value, name), f"{where}.{name}") for name, field in self.fields}
+        return {
+            name: field.plain(getattr(value, name), f"{where}.{name}")
+            for name, field in self.fields
+            if name not in self.later or getattr(value, name) != self.later[name]
+        }
 
     def built(self, value: object, where: str) -> object:
         return self.make(**self.arguments(value, where))
 
     def arguments(self, value: object, where: str) -> dict[str, object]:
         """What to call ``make`` with."""
-        if type(value) is not dict or value.keys() != {name for name, _ in self.fields}:
+        names = {name for name, _ in self.fields}
+        if type(value) is not dict or not names - self.later.keys() <= value.keys() <= names:
             raise Corrupt(f"{where}: fields missing or unknown")
-        return {name: field.built(value[name], f"{where}.{name}") for name, field in self.fields}
+        made = {name: field.built(value[name], f"{where}.{name}") for name, field in self.fields if name in value}
+        if any(name in made and made[name] == default for name, default in self.later.items()):
+            raise Corrupt(f"{where}: a default that is written out")  # one spelling for each value
+        return made
 
 
 def encode(statement: object) -> bytes:
@@ -190,14 +208,17 @@ def _no_float(text: str) -> object:
 def _table(make: Callable[..., object]) -> TableField:
     assert isinstance(make, type), make
     assert dataclasses.is_dataclass(make), make
-    hints = get_type_hints(make, include_extras=True)
-    return TableField(make, tuple((field.name, _field(hints[field.name])) for field in dataclasses.fields(make)))
+    hints, fields = get_type_hints(make, include_extras=True), dataclasses.fields(make)
+    later = {field.name: field.default for field in fields if LATER in getattr(hints[field.name], "__metadata__", ())}
+    return TableField(make, tuple((field.name, _field(hints[field.name])) for field in fields), later)
 
 
 def _field(hint: object) -> Field:
     if get_origin(hint) is Annotated:
         inner, bound = get_args(hint)
         field = _field(inner)
+        if bound is LATER:
+            return field
         if isinstance(bound, Between) and isinstance(field, IntField):
             return IntField(bound)
         if isinstance(bound, Size) and isinstance(field, TextField | BytesField):

@@ -17,6 +17,7 @@ EXIT_STATUSES = {
     7: "incomplete: not everything is on the hosts that the policy wants",
     8: "this machine is not ready (see megafs doctor), or the vault is not mounted",
     9: "something read back was damaged or forged",
+    10: "alarms wait that nobody has acknowledged: megafs alarms",
     130: "stopped by Ctrl-C; nothing is left half done",
 }
 

@@ -34,6 +34,31 @@ class Kind(StrEnum):
     SLOT = "slot"
 
 
+class AlarmKind(StrEnum):
+    """What a device has to tell its owner about hosts and histories."""
+
+    BEHIND = "behind"  # a host shows less than it had confirmed
+    FORK = "fork"  # a host shows another commit under a number that is taken
+    STALE = "stale"  # nothing new for two days, from a host or of a device
+    OWN_STATE = "own-state"  # the state of this device was older than the hosts'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """One of them, with its evidence. ``host`` is empty if it is of no single host."""
+
+    n: int = 0  # what it is acknowledged by; 0: not stored yet
+    kind: AlarmKind
+    host: bytes = b""
+    device: int
+    known_seq: int
+    known_hash: bytes
+    shown_seq: int = 0
+    shown_hash: bytes = b""
+    since_s: int
+    acknowledged_s: int = 0
+
+
 WHOLE = -1  # the shard of a copy that is the whole pack
 SHARD_BITS = 5  # liberasurecode makes 32 shards at most
 

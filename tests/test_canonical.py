@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megafs.canonical import Between, Size, encode, parse
+from megafs.canonical import LATER, Between, Size, encode, parse
 from megafs.errors import Corrupt
 
 Mark = NewType("Mark", bytes)
@@ -171,3 +171,19 @@ def test_messages_do_not_quote_the_bytes():
         parse(Note, SPELLED.replace(b"0001feff", b"00secret"))
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    count: int
+    added: Annotated[tuple[Entry, ...], LATER] = ()
+
+
+def test_a_field_that_came_later_is_absent_or_says_something():
+    entry = (Entry(number=3, mark=Mark(b"m")),)
+    assert encode(Grown(count=1)) == b'{"count":1}'
+    assert parse(Grown, b'{"count":1}') == Grown(count=1)
+    assert parse(Grown, encode(Grown(count=1, added=entry))) == Grown(count=1, added=entry)
+    for wrong in (b'{"added":[],"count":1}', b'{"added":[{}],"count":1}', b'{"added":null,"count":1}', b'{"added":[]}'):
+        with pytest.raises(Corrupt):
+            parse(Grown, wrong)

@@ -15,23 +15,34 @@ from megafs.errors import Usage, VaultExists
 if TYPE_CHECKING:
     from megafs.daemon.rebuild import Repaired
 
+RecoveryKeyFile = Annotated[
+    Path,
+    typer.Option(
+        "--recovery-key-file",
+        metavar="F",
+        help="The 24 words, in any layout (-: standard input).",
+        show_default=False,
+    ),
+]
+ExpectPhrase = Annotated[
+    str,
+    typer.Option(
+        "--expect-phrase",
+        metavar="P",
+        help="Refuse hosts that show less than this checkpoint phrase (megafs status NAME --phrase).",
+        show_default=False,
+    ),
+]
 RECOVERY_TEXT_BYTES = 16_384  # 24 words in any layout
 
 
 def run(
     name: Name,
     host: HostUrls,
-    recovery_key_file: Annotated[
-        Path,
-        typer.Option(
-            "--recovery-key-file",
-            metavar="F",
-            help="The 24 words, in any layout (-: standard input).",
-            show_default=False,
-        ),
-    ],
+    recovery_key_file: RecoveryKeyFile,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild the damaged index of a NAME that is here.")] = False,
+    expect_phrase: ExpectPhrase = "",
     secrets_file: SecretsFile = None,
     passphrase_file: PassphraseFile = None,
     passphrase_command: PassphraseCommand = None,
@@ -49,8 +60,10 @@ def run(
         raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
     words = recovery_text(recovery_key_file)
 
+    from megafs.crypto.phrase import Phrase
     from megafs.crypto.recovery import RecoveryKey
 
+    expected = Phrase.from_text(expect_phrase) if expect_phrase else None
     recovery = RecoveryKey.from_text(words)
     given_secrets = secrets.gathered(host, secrets_file)
     phrase = source.existing(paths) if repair else source.new(name)
@@ -60,7 +73,7 @@ def run(
     os.umask(0o077)  # everything in a state directory is its owner's alone
     confirm = noted if yes else confirmed
     if repair:
-        tell(daemon.repair_vault(paths, host, recovery, phrase, confirm, given_secrets))
+        tell(daemon.repair_vault(paths, host, recovery, phrase, confirm, given_secrets, expected))
         return
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     daemon.attach_vault(
@@ -71,6 +84,7 @@ def run(
         settings=Settings(),
         confirm=confirm,
         secrets=given_secrets,
+        expected=expected,
     )
     if remember:
         passphrase.remember(paths, phrase)

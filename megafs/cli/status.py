@@ -1,6 +1,7 @@
 """``megafs status``: what is mounted where, and what is not on the hosts yet."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +11,10 @@ from megafs.cli import mounts, places, terminal
 from megafs.cli.options import Json, StateDir, policy_text
 from megafs.config import VaultPaths
 from megafs.control.messages import Request, Status
-from megafs.errors import MegaFSError, NotMounted
+from megafs.errors import Incomplete, MegaFSError, NotMounted, Usage
 from megafs.model import Policy
+
+ALARMED = 10  # exit status
 
 
 def run(
@@ -19,25 +22,45 @@ def run(
         str | None,
         typer.Argument(metavar="[NAME]", help="The vault; all of them without.", autocompletion=places.vault_names),
     ] = None,
+    phrase: Annotated[
+        bool, typer.Option("--phrase", help="Only the checkpoint phrase of NAME, to compare with another device's.")
+    ] = False,
     state_dir: StateDir = None,
     json: Json = False,
 ) -> None:
     """Show what is mounted and how it is.
 
     Where vaults are mounted, their files and bytes, what is not shipped yet, and of each host its state, bytes, newest
-    commit and last error.
+    commit and last error. Ends with status 10 if there are alarms that nobody has acknowledged.
     """
+    if phrase:
+        terminal.answer(phrase_of(name, state_dir))
+        return
     chosen = places.vaults(state_dir) if name is None else [places.vault(state_dir, name)]
     found = [(paths, asked(paths)) for paths in chosen]
     if json:
         reports = [report(paths, status) for paths, status in found]
         terminal.answer_json(reports if name is None else reports[0])
-        return
-    if not found:
+    elif not found:
         terminal.note(f"there is no vault in {places.state_directory(state_dir)}")
-    for paths, status in found:
-        for text in lines(paths, status):
-            terminal.answer(text)
+    else:
+        for paths, status in found:
+            for text in lines(paths, status):
+                terminal.answer(text)
+    if any(status is not None and status.alarms for _, status in found):
+        raise typer.Exit(ALARMED)
+
+
+def phrase_of(name: str | None, state_dir: Path | None) -> str:
+    """Of a mounted vault."""
+    if name is None:
+        raise Usage("--phrase needs the NAME of a vault")
+    status = asked(places.vault(state_dir, name))
+    if status is None:
+        raise NotMounted(f"{name} is not mounted: only then its state can be asked")
+    if not status.phrase:
+        raise Incomplete(f"no host has confirmed anything of {name} yet")
+    return status.phrase
 
 
 def asked(paths: VaultPaths) -> Status | None:
@@ -69,6 +92,7 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
     waiting = f"{size(status.unshipped_bytes)} in {status.unshipped_commits} commits"
     text = [
         f"{status.vault}: mounted on {status.mountpoint}",
+        *(f"  ALARM {alarm.n:<5} {alarm.sentence}" for alarm in status.alarms),
         f"  files       {status.files} with {size(status.bytes)}",
         f"  policy      {policy_text(Policy(copies=status.copies, k=status.k, m=status.m))}",
         f"  not shipped {waiting if status.unshipped_commits or status.unshipped_bytes else 'nothing'}",
@@ -78,4 +102,6 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         text.append(f"  healed      {status.chunks_healed} damaged chunks of the cache, from the hosts")
     if status.read_only:
         text.append(f"  read-only   {status.read_only}")
+    if status.alarms:
+        text.append(f"  once read   megafs alarms {status.vault} --acknowledge N")
     return text + ["  " + line for line in hosts_command.lines(status.hosts)]

@@ -44,7 +44,7 @@ class HostAsk:
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, sync, check, add, remove, drain, test, plan, policy
+    call: str  # status, hosts, sync, check, add, remove, drain, test, plan, policy, alarms
     local: bool = False  # of sync: only until this device has it on disk
     full: bool = False  # of check: everything, not samples
     repair: bool = False  # of check: mend what loses nothing
@@ -52,6 +52,31 @@ class Request:
     copies: int = 0  # of policy and plan: what to change it to; all three 0: as it is
     k: int = 0
     m: int = 0
+    acknowledge: tuple[int, ...] = ()  # of alarms: the numbers of those that their owner has read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmReport:
+    """One alarm: the evidence for machines, a sentence for people."""
+
+    n: int
+    kind: str  # model.AlarmKind
+    host: str  # label; empty: of no single host
+    device: int
+    known_seq: int
+    known_hash: bytes
+    shown_seq: int
+    shown_hash: bytes
+    since_s: int
+    acknowledged_s: int  # 0: not yet
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarmed:
+    """Answer to ``alarms``: all of them, the oldest first."""
+
+    alarms: tuple[AlarmReport, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +123,8 @@ class Status:
     cache_limit_bytes: int = 0
     chunks_healed: int = 0  # damaged on this disk since the mount, and fetched again from a host
     hosts: tuple[HostReport, ...] = ()
+    phrase: str = ""  # checkpoint phrase of the newest commit that a host has confirmed; empty: none has
+    alarms: tuple[AlarmReport, ...] = ()  # not acknowledged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,11 +219,12 @@ class Failure:
     sentence: str
 
 
-Message = Request | Progress | Status | Hosts | Done | Tested | Planned | Synced | Checked | Failure
+Message = Request | Progress | Status | Alarmed | Hosts | Done | Tested | Planned | Synced | Checked | Failure
 KINDS: dict[str, type[Message]] = {
     "request": Request,
     "progress": Progress,
     "status": Status,
+    "alarmed": Alarmed,
     "hosts": Hosts,
     "done": Done,
     "tested": Tested,

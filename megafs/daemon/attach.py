@@ -17,6 +17,7 @@ from megafs import canonical
 from megafs.config import Settings, VaultPaths
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device
 from megafs.crypto.keys import Keyring
+from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
 from megafs.daemon import process
@@ -33,7 +34,7 @@ from megafs.sync import recover
 from megafs.sync.claims import Claims
 from megafs.sync.objects import Objects
 from megafs.sync.statements import Boot, Signer, Trust
-from megafs.sync.survey import Survey, survey
+from megafs.sync.survey import Survey, check_expected, survey
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,14 @@ def attach_vault(
     settings: Settings,
     confirm: Confirm,
     secrets: GivenSecrets = NO_SECRETS,
+    expected: Phrase | None = None,
 ) -> None:
-    """Bring the vault here. Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
+    """Bring the vault here; with ``expected`` only if the hosts show that commit or a later one.
+
+    Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
     process.harden()
     with new_state(paths, settings) as building:
-        trio.run(bring, building, hosts, recovery, passphrase, settings, confirm, secrets)
+        trio.run(bring, building, hosts, recovery, passphrase, settings, confirm, secrets, expected)
         keep(building, paths.root, secrets)
 
 
@@ -69,6 +73,7 @@ async def bring(
     settings: Settings,
     confirm: Confirm,
     secrets: GivenSecrets,
+    expected: Phrase | None,
 ) -> None:
     """Fill a new state directory from the hosts and become the writing device."""
     boot, named = await find_boot(urls, recovery, settings, secrets)
@@ -82,7 +87,9 @@ async def bring(
         stacks |= await opened.enter_async_context(connected(others, Opener(hurried, finder(secrets))))
         objects = Objects(keyring, {host: stack.prompt for host, stack in stacks.items()})
         found = await survey(objects, trust)
-        if not await trio.to_thread.run_sync(confirm, question(found)):
+        if expected is not None:
+            await check_expected(objects, trust, found, expected)
+        if not await trio.to_thread.run_sync(confirm, question(found, trust)):
             raise Usage("not attached: the question was answered with no")
         device_id = DeviceId(urandom(16))
         database = Database(building.index, keyring.index_key(device_id), create=True)
@@ -104,10 +111,13 @@ async def bring(
         log.warning("host %s: %s: %s", stacks[damage.host].label, damage.kind, damage.what)
 
 
-def question(found: Survey) -> str:
+def question(found: Survey, trust: Trust) -> str:
     """What the user agrees to, with what there is to compare."""
     device, seq = found.newest
     what = f"commit {seq} of device {device}" if seq else "no commit yet"
+    if found.head is not None:
+        step = found.head.step
+        what += f"; checkpoint phrase: {Phrase.of(trust.vault, step.device, step.seq, step.hash).text()}"
     silent = f" {len(found.silent)} hosts do not answer: what only they have is left out." if found.silent else ""
     return (
         f"The newest state on the hosts is {what}.{silent} Attaching makes this device the one that writes; "

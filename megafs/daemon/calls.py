@@ -9,6 +9,7 @@ import trio
 
 from megafs.control.messages import HostReport, Hosts, Message, Progress, Request, Status, Synced
 from megafs.control.server import Handler
+from megafs.daemon import alarmcalls
 from megafs.daemon.check import beside
 from megafs.daemon.engine import Engine
 from megafs.errors import DiskError, HostError
@@ -86,6 +87,8 @@ class Calls:
             cache_limit_bytes=level.limit,
             chunks_healed=engine.reader.healed,
             hosts=tuple(self._report(spec) for spec in engine.vault.hosts()),
+            phrase=alarmcalls.phrase(engine),
+            alarms=alarmcalls.still_open(engine),
         )
 
     async def hosts(self, request: Request) -> AsyncGenerator[Message, None]:

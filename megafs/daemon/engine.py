@@ -12,6 +12,7 @@ from megafs.files.content import Content
 from megafs.files.namespace import Namespace
 from megafs.files.xattrs import Xattrs
 from megafs.hosts import Stack
+from megafs.index.alarms import Alarms
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
@@ -111,6 +112,7 @@ class Engine:
         self.paths, self.device, self.database, self.stacks = paths, device, database, stacks
         self.vault, self.packs, self.ledger = Vault(database), Packs(database), Ledger(database.connection)
         self.inodes, self.extents = Inodes(database), Extents(database)
+        self.alarms = Alarms(database.connection)
         self.disk = disk or Disk(paths.packs)
         database.sync_wal()  # after a kill it may hold commits that no disk has yet: resume removes files on their word
         self.writer = PackWriter(self.disk, device.keyring, self.packs, compress=settings.compression)

@@ -10,6 +10,7 @@ from megafs.config import Settings
 from megafs.daemon.device import Device
 from megafs.files.commit import Committer
 from megafs.hosts import Stack
+from megafs.index.alarms import Alarms
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
@@ -32,6 +33,7 @@ from megafs.sync.packing import Landscape, PackShipper
 from megafs.sync.repair import Repairer
 from megafs.sync.ship import Shipper
 from megafs.sync.stream import Stream
+from megafs.sync.watch import Watch
 
 COMPACT_EVERY_S = 300.0  # packs are looked through this often
 
@@ -50,6 +52,7 @@ class Local(Protocol):
     stacks: dict[HostId, Stack]
     packs: Packs
     ledger: Ledger
+    alarms: Alarms
     extents: Extents
     inodes: Inodes
     disk: Disk
@@ -100,7 +103,20 @@ class Keeping:
             stream=self._stream,
             claims=self._claims,
             repairer=self.repairer,
-            trust=device.trust,
+            watch=self._watch(),
+        )
+
+    def _watch(self) -> Watch:
+        local = self._local
+        return Watch(
+            objects=self._objects,
+            ledger=local.ledger,
+            vault=Vault(local.database),
+            alarms=local.alarms,
+            trust=local.device.trust,
+            own=lambda: self._stream.position.previous,
+            durable_now=local.commits.durable_now,
+            clock=time.time,
         )
 
     def _shipper(self, lost: Callable[[], None]) -> Shipper:
@@ -119,6 +135,7 @@ class Keeping:
         return Shipper(
             objects=self._objects,
             ledger=local.ledger,
+            alarms=local.alarms,
             stream=self._stream,
             claims=self._claims,
             packing=packing,

@@ -17,6 +17,7 @@ from pathlib import Path
 import trio
 
 from megafs.config import Settings, VaultPaths, settings_from
+from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import open_slot
 from megafs.daemon import process
@@ -53,6 +54,7 @@ def repair_vault(
     passphrase: str,
     confirm: Confirm,
     secrets: GivenSecrets,
+    expected: Phrase | None,
 ) -> Repaired:
     """``passphrase`` is the former one and stays. Raises what attach raises; then everything is as it was."""
     process.harden()
@@ -63,7 +65,17 @@ def repair_vault(
         question = f"{told(unshipped)} What no host has stays in {aside}, outside of the drive. "
         settings = settings_of(paths)
         with new_state(paths, settings) as building:
-            trio.run(bring, building, hosts, recovery, passphrase, settings, lambda q: confirm(question + q), secrets)
+            trio.run(
+                bring,
+                building,
+                hosts,
+                recovery,
+                passphrase,
+                settings,
+                lambda asked: confirm(question + asked),
+                secrets,
+                expected,
+            )
             for path in (paths.secrets, paths.root / "remembered"):
                 if path.exists():
                     shutil.copy2(path, building.root / path.name)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,21 +20,32 @@ import trio
 from megafs.config import MountOptions, Settings, VaultPaths, settings_from
 from megafs.control.server import Handler, serving
 from megafs.daemon import process, secrets
+from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
-from megafs.errors import DamagedIndex, DiskError, HostError, MegaFSError, NotMounted, ReadOnly, Unavailable
+from megafs.errors import (
+    DamagedIndex,
+    DiskError,
+    HostError,
+    MegaFSError,
+    NotMounted,
+    ReadOnly,
+    RolledBack,
+    Unavailable,
+)
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
 from megafs.hosts import Stack
+from megafs.index.alarms import Alarms
 from megafs.index.database import SICK, Database
 from megafs.index.vault import Vault
-from megafs.model import HostId
+from megafs.model import Alarm, AlarmKind, HostId
 from megafs.store.disk import Disk
-from megafs.sync import recover, stream
+from megafs.sync import recover, stream, told, watch
 from megafs.sync.objects import Objects
 
 log = logging.getLogger(__name__)
@@ -114,7 +126,7 @@ async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks
     """If the hosts have newer commits of this very device, its state is an old copy: say so and fast-forward. Offline
     is normal: hosts that do not answer soon are not waited for."""
     objects = Objects(device.keyring, {host: stack.prompt for host, stack in stacks.items()})
-    ahead = 0
+    ahead, before = 0, stream.load(database).previous
     with trio.move_on_after(LOOK_S):
         try:
             ahead = await recover.steps_ahead(objects, stream.load(database), device.number)
@@ -123,7 +135,28 @@ async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks
     if not ahead:
         return
     log.warning("the state on this device is %d commits older than the hosts': fast-forwarding from them", ahead)
-    gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead)
+    try:
+        gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead)
+    except RolledBack as error:
+        raise RolledBack(
+            f"two histories: {told.commit(before.seq, before.hash)} of device {device.number}, which is here, is not "
+            f"in what the hosts have of it ({error}). This takes what is on the hosts and keeps what is only here "
+            f"beside it: megafs attach --repair {paths.root.name} --host URL … --recovery-key-file FILE"
+        ) from error
+    after = stream.load(database).previous
+    watch.tell(
+        Alarms(database.connection),
+        Vault(database),
+        Alarm(
+            kind=AlarmKind.OWN_STATE,
+            device=device.number,
+            known_seq=before.seq if before.device == device.number else 0,
+            known_hash=before.hash,
+            shown_seq=after.seq,
+            shown_hash=after.hash,
+            since_s=int(time.time()),
+        ),
+    )
     database.commit(0)
     database.sync_wal()
     disk = Disk(paths.packs)
@@ -215,7 +248,8 @@ class Session:
 
     def _handlers(self) -> Mapping[str, Handler]:
         calls = Calls(self.engine, self.mountpoint, self.operations)
-        return {**calls.handlers(), **HostCalls(self.engine, self._opener).handlers()}
+        hosts = HostCalls(self.engine, self._opener)
+        return {**calls.handlers(), **hosts.handlers(), **AlarmCalls(self.engine).handlers()}
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""

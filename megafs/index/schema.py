@@ -172,6 +172,30 @@ LOCAL = {
         seq INTEGER NOT NULL,
         PRIMARY KEY (host, device)
     """,
+    # What each host showed or confirmed last of each device, by hash: who shows less or something else later, lies or
+    # has lost it.
+    "witness": """
+        host BLOB NOT NULL,
+        device INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        hash BLOB NOT NULL,          -- SHA-256 of the sealed commit object
+        silent_since_s INTEGER NOT NULL, -- when the host was first asked for it in vain; 0: the last time it showed it
+        PRIMARY KEY (host, device)
+    """,
+    # What the owner has to be told, one row for each kind, host and device; the same evidence is told once.
+    "alarm": """
+        n INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,          -- model.AlarmKind
+        host BLOB NOT NULL,          -- empty: of no single host
+        device INTEGER NOT NULL,
+        known_seq INTEGER NOT NULL,  -- what this device knew, 0: nothing
+        known_hash BLOB NOT NULL,
+        shown_seq INTEGER NOT NULL,  -- what was found instead, 0: nothing
+        shown_hash BLOB NOT NULL,
+        since_s INTEGER NOT NULL,
+        acknowledged_s INTEGER NOT NULL, -- 0: not yet
+        UNIQUE (kind, host, device)
+    """,
     # Checkpoint parts as last sealed: rows of `tbl` with low <= key < high.
     "part": """
         id BLOB PRIMARY KEY NOT NULL, -- 16 random bytes, names the object

@@ -12,10 +12,12 @@ import trio
 
 from megafs.crypto.keys import STEP_IDENT
 from megafs.errors import HostError, ReadOnly, Unavailable
+from megafs.index.alarms import Alarms, Witness
 from megafs.index.ledger import Ledger, Upload
 from megafs.model import HostId, Kind
 from megafs.sync.claims import Claims
 from megafs.sync.objects import Objects
+from megafs.sync.statements import own_head
 
 PAUSE_FIRST_S = 1.0
 PAUSE_MOST_S = 60.0
@@ -33,10 +35,17 @@ class Lanes:
     """Owner of the lanes' states and of ``durable``."""
 
     def __init__(
-        self, objects: Objects, ledger: Ledger, claims: Claims, *, changed: Callable[[], None], lost: Callable[[], None]
+        self,
+        objects: Objects,
+        ledger: Ledger,
+        alarms: Alarms,
+        claims: Claims,
+        *,
+        changed: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
         """``changed`` is called after each acknowledgement and error; ``lost`` once a better claim was seen."""
-        self._objects, self._ledger, self._claims = objects, ledger, claims
+        self._objects, self._ledger, self._claims, self._alarms = objects, ledger, claims, alarms
         self._changed, self._lost = changed, lost
         # Rows found at the start were read from the database file, so they survived.
         self.durable = ledger.newest_upload()
@@ -112,3 +121,6 @@ class Lanes:
         if upload.kind is Kind.HEAD:
             device, seq = STEP_IDENT.unpack(upload.ident)
             self._ledger.set_host_head(host, device, seq)
+            if upload.body:
+                step = own_head(self._objects.keyring.open(Kind.HEAD, [upload.ident], upload.body)).step
+                self._alarms.note(Witness(host=host, device=device, seq=seq, hash=step.hash))

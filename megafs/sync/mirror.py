@@ -1,8 +1,8 @@
 """A host that lost what it had: the index's objects are copied there again, lost packs are told to repair.
 
 The ledger and the index in, objects of other hosts out to the host that lacks them. Each host is asked now and then
-for the newest head that it acknowledged: one that still has it is believed to have the rest. Deletes nothing. (A boot
-object cannot be made again without the recovery words.)
+for the newest head that it acknowledged (sync.watch): one that still has it is believed to have the rest. Deletes
+nothing. (A boot object cannot be made again without the recovery words.)
 """
 
 import logging
@@ -10,7 +10,7 @@ import logging
 import trio
 
 from megafs.crypto.keys import ident_pack
-from megafs.errors import HostError, ObjectMissing, RolledBack, Unavailable
+from megafs.errors import HostError, ObjectMissing, Unavailable
 from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.model import HostId, Kind, PackNumber
@@ -18,9 +18,8 @@ from megafs.sync.claims import Claims
 from megafs.sync.joining import needed_objects
 from megafs.sync.objects import Objects
 from megafs.sync.repair import Repairer
-from megafs.sync.statements import Trust
 from megafs.sync.stream import Stream
-from megafs.sync.survey import forgetful
+from megafs.sync.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -41,30 +40,25 @@ class Mirror:
         stream: Stream,
         claims: Claims,
         repairer: Repairer,
-        trust: Trust,
+        watch: Watch,
     ) -> None:
         self._objects, self._ledger, self._packs = objects, ledger, packs
-        self._stream, self._claims, self._repairer, self._trust = stream, claims, repairer, trust
+        self._stream, self._claims, self._repairer, self.watch = stream, claims, repairer, watch
         self.copied = 0
 
     async def run(self) -> None:
-        """Look after the hosts until cancelled."""
+        """Look after the hosts until cancelled; also once another device writes, for alarms."""
         await trio.sleep(FIRST_LOOK_S)
-        while self._claims.lost_to is None:
-            try:
-                for host in await self.forgetful():
-                    log.warning("host %s has lost objects: putting them there again", host.hex()[:8])
+        while True:
+            lost_to = self._claims.lost_to
+            for host in await self.watch.look():
+                if lost_to is None:
                     await self.complete(host)
-            except RolledBack as error:
-                log.error("%s", error)
+            if lost_to is None:
+                await self.watch.beat()
+            elif lost_to.claim.number != self._stream.signer.device:
+                await self.watch.look_for_news(lost_to.claim.number)
             await trio.sleep(LOOK_EVERY_S)
-
-    async def forgetful(self) -> list[HostId]:
-        """Hosts that no longer have what they acknowledged. Raises RolledBack."""
-        damages = len(self._objects.damages)
-        found = await forgetful(self._objects, self._trust, self._ledger)
-        del self._objects.damages[damages:]
-        return sorted({host for host, _ in found})
 
     async def complete(self, host: HostId) -> int:
         """Put every object of the index there that it lacks, and have lost packs repaired; how many were put. A host

@@ -137,19 +137,3 @@ class Objects:
         if silent or not missing:
             raise Unavailable(f"no host that answers has a good {kind.value}")
         raise ObjectMissing(f"no host has this {kind.value}")
-
-    async def read_each(
-        self, kind: Kind, ident: bytes, understand: Callable[[bytes], Answer]
-    ) -> Answers[Answer | None]:
-        """What each host has under that ident; None where it has nothing or nothing good."""
-
-        async def one(host: HostId) -> Answer | None:
-            try:
-                return understand(await self.get(host, kind, ident))
-            except ObjectMissing:
-                return None
-            except (Corrupt, Unauthentic) as error:
-                self.damages.append(Damage(host=host, kind=kind, what=str(error)))
-                return None
-
-        return await self.everywhere(one)

@@ -13,6 +13,7 @@ import trio
 
 from megafs.crypto.keys import STEP_IDENT
 from megafs.errors import Incomplete, MegaFSError
+from megafs.index.alarms import Alarms
 from megafs.index.ledger import Ledger
 from megafs.model import HostId, Kind, PackNumber
 from megafs.sync import pace
@@ -71,6 +72,7 @@ class Shipper:
         *,
         objects: Objects,
         ledger: Ledger,
+        alarms: Alarms,
         stream: Stream,
         claims: Claims,
         packing: PackShipper,
@@ -83,7 +85,7 @@ class Shipper:
         self._objects, self._ledger, self.stream, self.claims = objects, ledger, stream, claims
         self.packing, self._commits, self._landscape, self._clock = packing, commits, landscape, clock
         self._lost = lost
-        self.lanes = Lanes(objects, ledger, claims, changed=self.wake, lost=self._on_lost)
+        self.lanes = Lanes(objects, ledger, alarms, claims, changed=self.wake, lost=self._on_lost)
         self.boundary = 0  # no commit object crosses this outbox row (sync.checkpoint)
         self.boundary_step: Step | None = None  # the commit object that ended there
         self.held = False  # nothing is frozen (while a checkpoint finds out its boundary)

@@ -19,7 +19,7 @@ from typing import Annotated, TypeVar
 
 import zstandard
 
-from megafs.canonical import Between, Size, encode, parse
+from megafs.canonical import LATER, Between, Size, encode, parse
 from megafs.crypto.identity import (
     DeviceCertificate,
     DeviceKey,
@@ -97,8 +97,16 @@ class CommitHeader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """The newest head of the device that a host had confirmed."""
+
+    host: Id
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """A commit is on enough hosts; what the device had seen by then."""
+    """A commit is on enough hosts; what the device had seen by then, and what each host had confirmed."""
 
     step: Step
     term: int
@@ -106,6 +114,7 @@ class Head:
     checkpoint: Step  # the newest that is complete on enough hosts
     seen: tuple[Step, ...]  # newest step known of every other device
     certificate: DeviceCertificate
+    hosts: Annotated[tuple[Acknowledged, ...], LATER] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +265,12 @@ def unframed(make: type[Said], body: bytes, trust: Trust) -> tuple[Said, memoryv
     if make is not CommitHeader and len(rest):
         raise Corrupt(f"{make.__name__}: {len(rest)} bytes too many")
     return said, rest
+
+
+def own_head(body: bytes) -> Head:
+    """A head that this device has just written, from its body; its signature need not be looked at."""
+    length, _ = FRAME.unpack_from(body)
+    return parse(Head, body[FRAME.size : FRAME.size + length])
 
 
 def packed(changeset: bytes) -> bytes:

@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from megafs.canonical import encode, parse
 from megafs.crypto.keys import Keyring, ident_commit, ident_head
+from megafs.index.alarms import Alarms
 from megafs.index.database import Database
 from megafs.index.ledger import KnownHead, Ledger
 from megafs.index.packs import Packs
@@ -20,6 +21,7 @@ from megafs.model import COUNTER_BITS, Kind, PackNumber
 from megafs.sync.pace import Batch
 from megafs.sync.statements import (
     NOTHING,
+    Acknowledged,
     CommitHeader,
     CopyFact,
     Head,
@@ -107,6 +109,7 @@ class Stream:
     def __init__(self, database: Database, keyring: Keyring, signer: Signer, clock: Callable[[], float]) -> None:
         self._database, self._keyring, self.signer, self._clock = database, keyring, signer, clock
         self._ledger, self._packs = Ledger(database.connection), Packs(database)
+        self._alarms = Alarms(database.connection)
 
     @property
     def position(self) -> Position:
@@ -177,6 +180,11 @@ class Stream:
             checkpoint=position.checkpoint,
             seen=seen,
             certificate=self.signer.certificate,
+            hosts=tuple(
+                Acknowledged(host=witness.host, seq=witness.seq)
+                for witness in self._alarms.witnesses()
+                if witness.device == step.device
+            ),
         )
         ident = ident_head(step.device, step.seq)
         sealed = self._keyring.seal(Kind.HEAD, [ident], framed(self.signer, head))

@@ -7,15 +7,15 @@ of the local index, so it serves a new device as well as one that wonders whethe
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from megafs.crypto.keys import ident_checkpoint, ident_commit, ident_head
+from megafs.crypto.keys import Keyring, ident_checkpoint, ident_commit, ident_head
+from megafs.crypto.phrase import Phrase
 from megafs.errors import Corrupt, ObjectMissing, RolledBack, Unavailable
-from megafs.index.ledger import KnownHead, Ledger
 from megafs.index.schema import VERSION
 from megafs.model import HostId, Kind
 from megafs.sync import gallop
 from megafs.sync.claims import FIRST_TERM, Claims, Found, winners
 from megafs.sync.objects import Damage, Objects
-from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, unframed
+from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, step_hash, unframed
 
 FIRST_DEVICE = 1
 HEADLESS = 16  # commits that may follow the newest head: frozen together while their hosts were away
@@ -74,6 +74,7 @@ async def survey(objects: Objects, trust: Trust) -> Survey:
         raise Unavailable("what lies on the hosts that answer does not open; one that is whole is needed")
     segments = history(claims, writer, last)
     head = await newest_head(objects, trust, segments)
+    await name_forgetful(objects, head)
     checkpoint = await newest_checkpoint(objects, trust, head)
     end = segments[-1] if segments else None
     return Survey(
@@ -133,13 +134,17 @@ async def read_head(objects: Objects, trust: Trust, device: int, seq: int) -> He
     """A head, checked. Raises ObjectMissing or Unavailable."""
     ident = ident_head(device, seq)
 
-    def understand(sealed: bytes) -> Head:
-        head, _ = unframed(Head, objects.keyring.open(Kind.HEAD, [ident], sealed), trust)
-        if (head.step.device, head.step.seq) != (device, seq):
-            raise Corrupt("head: speaks of another commit")
-        return head
+    return await objects.read(
+        Kind.HEAD, ident, lambda sealed: understood_head(objects.keyring, trust, sealed, device, seq)
+    )
 
-    return await objects.read(Kind.HEAD, ident, understand)
+
+def understood_head(keyring: Keyring, trust: Trust, sealed: bytes, device: int, seq: int) -> Head:
+    """What a host has under the name of this head. Raises Corrupt or Unauthentic."""
+    head, _ = unframed(Head, keyring.open(Kind.HEAD, [ident_head(device, seq)], sealed), trust)
+    if (head.step.device, head.step.seq) != (device, seq):
+        raise Corrupt("head: speaks of another commit")
+    return head
 
 
 async def newest_checkpoint(objects: Objects, trust: Trust, head: Head | None) -> CheckpointList | None:
@@ -188,20 +193,44 @@ async def read_checkpoint(objects: Objects, trust: Trust, step: Step) -> Checkpo
     return listed
 
 
-async def forgetful(objects: Objects, trust: Trust, ledger: Ledger) -> list[tuple[HostId, KnownHead]]:
-    """Hosts that no longer have a head that they acknowledged. Raises RolledBack for a history that differs from the
-    one this device has seen (a fork)."""
-    found: list[tuple[HostId, KnownHead]] = []
-    for known in ledger.heads():
-        ident = ident_head(known.device, known.seq)
+async def name_forgetful(objects: Objects, head: Head | None) -> None:
+    """Note as damage which hosts do not show what the newest head says that they had confirmed."""
+    confirmed = {HostId(each.host): each.seq for each in head.hosts} if head is not None else {}
+    device = head.step.device if head is not None else 0
+    answers = await objects.everywhere(
+        lambda host: objects.has(host, Kind.HEAD, ident_head(device, confirmed[host])), confirmed.keys() & objects.hosts
+    )
+    for host, has in answers.said.items():
+        if not has:
+            what = f"does not show commit {confirmed[host]} of device {device}, which it had confirmed"
+            objects.damages.append(Damage(host=host, kind=Kind.HEAD, what=what))
 
-        def understand(sealed: bytes, ident: bytes = ident) -> Head:
-            return unframed(Head, objects.keyring.open(Kind.HEAD, [ident], sealed), trust)[0]
 
-        answers = await objects.read_each(Kind.HEAD, ident, understand)
-        for host, head in answers.said.items():
-            if head is not None and head.step.hash != known.hash:
-                raise RolledBack(f"two histories: commit {known.seq} of device {known.device} differs on a host")
-            if head is None and ledger.host_head(host, known.device) >= known.seq:
-                found.append((host, known))
-    return found
+async def check_expected(objects: Objects, trust: Trust, found: Survey, expected: Phrase) -> None:
+    """Raises RolledBack unless the history found holds the commit that the phrase was made of. One that is too old to
+    be on hosts is taken for right: later commits of the same device stand on it."""
+    last = {segment.device: segment.last for segment in found.segments}.get(expected.device, 0)
+    if expected.seq > last:
+        raise RolledBack(
+            f"the phrase is of commit {expected.seq} of device {expected.device}, and the hosts that answer show "
+            f"nothing after commit {last}: they serve an old state, or the newest is on a host that was not named"
+        )
+    step = await _step(objects, trust, expected.device, expected.seq)
+    if step is not None and Phrase.of(trust.vault, step.device, step.seq, step.hash) != expected:
+        raise RolledBack(
+            f"the phrase and the hosts disagree on commit {expected.seq} of device {expected.device}, which has the "
+            f"hash {step.hash.hex()} there: the phrase is misspelled or of another vault, or there are two histories"
+        )
+
+
+async def _step(objects: Objects, trust: Trust, device: int, seq: int) -> Step | None:
+    """A commit by its head, or as it lies there; None once both are collected."""
+    try:
+        return (await read_head(objects, trust, device, seq)).step
+    except ObjectMissing:
+        pass
+    try:
+        sealed = await objects.read(Kind.COMMIT, ident_commit(device, seq), bytes)
+    except ObjectMissing:
+        return None
+    return Step(device=device, seq=seq, hash=step_hash(sealed))

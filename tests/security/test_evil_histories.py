@@ -13,9 +13,9 @@ import trio
 
 from megafs.crypto import seal
 from megafs.crypto.keys import Keyring, ident_checkpoint, ident_commit, ident_head
-from megafs.errors import MegaFSError, RolledBack, Unauthentic
-from megafs.model import Kind
-from megafs.sync import boot, recover, stream, survey
+from megafs.errors import MegaFSError, Unauthentic
+from megafs.model import AlarmKind, Kind
+from megafs.sync import boot, recover, stream
 from megafs.sync.objects import Objects
 from tests.security.rig import Rig, rows
 
@@ -271,19 +271,19 @@ async def test_rollback_to_every_older_state(tmp_path):
             await drive.write(b"step %d" % n, os.urandom(9000))
             await drive.sync()
             pictures.append({host: puppet.picture() for host, puppet in rig.puppets.items()})
-        right, ledger = rows(drive.engine.database), drive.engine.ledger
-        assert await survey.forgetful(rig.objects(), rig.device.trust, ledger) == []
+        right, watch = rows(drive.engine.database), drive.engine.keeping.mirror.watch
+        assert await watch.look() == []
+        assert drive.engine.alarms.all() == []
         *olds, _ = pictures
         for old in olds:
             for liars in (1, 2):
                 for host in list(rig.puppets)[:liars]:
                     rig.puppets[host].world = old[host]
-                told = await survey.forgetful(rig.objects(), rig.device.trust, ledger)
-                assert len(told) == liars
+                assert await watch.look() == sorted(list(rig.puppets)[:liars])
                 assert await verdict(rig, right) == "right"
             for host, puppet in rig.puppets.items():
                 puppet.world = old[host]
-            assert len(await survey.forgetful(rig.objects(), rig.device.trust, ledger)) == 3
+            assert len(await watch.look()) == 3
             older = await rig.attached_rows()
             assert len(older["dirent"]) < len(right["dirent"])  # the miss: all hosts, and no state to compare with
             for puppet in rig.puppets.values():
@@ -311,12 +311,15 @@ async def test_a_fork_is_noticed_at_first_contact(tmp_path):
     async with rig.running() as drive:
         await drive.write(b"theirs", b"z" * 3000)
         await drive.sync()
-        ledger = drive.engine.ledger
+        watch, alarms = drive.engine.keeping.mirror.watch, drive.engine.alarms
         first, second = rig.puppets
-        assert await survey.forgetful(rig.objects(), rig.device.trust, ledger) == []
+        assert await watch.look() == []
+        assert alarms.all() == []
         rig.puppets[first].world = mine[first]
-        with pytest.raises(RolledBack, match="two histories"):
-            await survey.forgetful(rig.objects(), rig.device.trust, ledger)
+        await watch.look()
+        (alarm,) = alarms.all()
+        assert (alarm.kind, alarm.host, alarm.known_seq) == (AlarmKind.FORK, first, alarm.shown_seq)
+        assert alarm.known_hash != alarm.shown_hash
     with pytest.raises(MegaFSError):  # a new device takes neither a mixture nor a silent choice of one
         rig.puppets[first].deed = lambda name, data: data
         mixed = dict(mine[first])

@@ -11,6 +11,7 @@ import trio
 from megafs.config import Settings
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
 from megafs.crypto.keys import Keyring
+from megafs.index.alarms import Alarms
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
@@ -30,6 +31,7 @@ from megafs.sync.ship import Shipper
 from megafs.sync.statements import NOTHING, Signer, Step, Trust
 from megafs.sync.stream import Stream
 from megafs.sync.survey import survey
+from megafs.sync.watch import Watch
 from tests.support.hosts import DyingHost, MemoryHost
 
 POLICY = Policy(copies=2)
@@ -107,6 +109,7 @@ class Device:
             Ledger(self.database.connection),
         )
         self.inodes, self.extents = Inodes(self.database), Extents(self.database)
+        self.alarms = Alarms(self.database.connection)
         if is_new and signer.device == 1:
             self.create()
         self.database.adopt(signer.device)
@@ -155,6 +158,7 @@ class Device:
         self.shipper = Shipper(
             objects=self.objects,
             ledger=self.ledger,
+            alarms=self.alarms,
             stream=self.stream,
             claims=self.claims,
             packing=packing,
@@ -164,6 +168,19 @@ class Device:
         )
         self.commits.on_durable = self.shipper.wake
         return self.shipper
+
+    def watch(self) -> Watch:
+        """Of an assembled device, as the daemon would make it."""
+        return Watch(
+            objects=self.objects,
+            ledger=self.ledger,
+            vault=self.vault,
+            alarms=self.alarms,
+            trust=self.world.identity.trust,
+            own=lambda: self.stream.position.previous,
+            durable_now=self.commits.durable_now,
+            clock=self.clock,
+        )
 
     @asynccontextmanager
     async def shipping(self):

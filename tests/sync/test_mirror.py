@@ -1,12 +1,8 @@
 """A host that was wiped gets everything again: index objects and packs."""
 
-from dataclasses import replace
 from pathlib import Path
 from random import randbytes
 
-import pytest
-
-from megafs.errors import RolledBack
 from megafs.model import HostId, Policy
 from megafs.sync.mirror import Mirror
 from tests.sync.rig import Device, World, attached, checkpointer
@@ -41,17 +37,17 @@ async def test_a_wiped_host_alone_is_enough_in_the_end(tmp_path: Path, autojump_
             stream=two.stream,
             claims=two.claims,
             repairer=repair,
-            trust=world.identity.trust,
+            watch=two.watch(),
         )
-        assert await mirror.forgetful() == []
+        assert await mirror.watch.look() == []
         wiped = HostId(bytes([2]) * 16)
         whole = set(world.memory[wiped].objects)
         world.memory[wiped].objects.clear()
-        assert await mirror.forgetful() == [wiped]
+        assert await mirror.watch.look() == [wiped]
         assert await mirror.complete(wiped) > 0
         assert await repair.run_once() == len([p for p in two.packs.all() if not two.packs.is_empty(p.number)])
         assert set(world.memory[wiped].objects) == whole
-        assert await mirror.forgetful() == []
+        assert await mirror.watch.look() == []
         assert await mirror.complete(wiped) == 0
     three = await attached_alone(world, tmp_path / "3", wiped)
     same_content(two, three)
@@ -64,26 +60,3 @@ async def attached_alone(world: World, root: Path, host: HostId) -> Device:
     for other in [other for other in world.dying if other != host]:
         del world.dying[other]
     return await attached(world, root)
-
-
-async def test_two_histories_are_told_apart(tmp_path: Path, autojump_clock: object) -> None:
-    world = World()
-    one = Device(world, tmp_path / "1", world.identity.signer(1))
-    async with one.shipping():
-        await one.write(b"f", randbytes(3000))
-        await one.sync()
-        mirror = Mirror(
-            objects=one.objects,
-            ledger=one.ledger,
-            packs=one.packs,
-            stream=one.stream,
-            claims=one.claims,
-            repairer=repairer(one),
-            trust=world.identity.trust,
-        )
-        assert await mirror.forgetful() == []
-        known = one.ledger.head(1)
-        one.ledger.set_head(replace(known, hash=bytes(32)))
-        with pytest.raises(RolledBack, match="two histories"):
-            await mirror.forgetful()
-    one.crash()
