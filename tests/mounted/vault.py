@@ -77,7 +77,7 @@ class Vault:
             hosts += ["--host", f"file://{folder}"]
         self.recovery_key.write_text(self.megafs("create", self.name, *hosts, *self.unlocking))
         self.recovery_key.chmod(0o600)
-        lighten(self.state / self.name / "slot", PHRASE)
+        lighten(self.state / self.name / "slot", self.passphrase.read_text().strip())
 
     @property
     def recovery_key(self) -> Path:
