@@ -32,6 +32,8 @@ class Kind(StrEnum):
     CLAIM = "claim"
     BOOT = "boot"
     SLOT = "slot"
+    EPOCH = "epoch"  # the root key's word that there is a new one
+    TICKET = "ticket"  # for one new device
 
 
 class AlarmKind(StrEnum):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from megafs import __version__
-from megafs.cli import alarms, attach, check, create, doctor, hosts, mount, policy, status, sync, unmount
+from megafs.cli import alarms, attach, check, create, devices, doctor, hosts, mount, policy, status, sync, unmount
 from megafs.cli.options import EPILOG
 from megafs.cli.outcome import one_error
 from megafs.errors import MegaFSError
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: readable in a pipe, and it spares importing rich
     pretty_exceptions_enable=False,
 )
-for command in (create, mount, status, sync, unmount, attach, hosts, policy, check, alarms, doctor):
+for command in (create, mount, status, sync, unmount, attach, hosts, devices, policy, check, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
 
 

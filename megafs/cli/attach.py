@@ -1,4 +1,4 @@
-"""``megafs attach``: a vault that is on hosts becomes usable on this device, with the recovery key."""
+"""``megafs attach``: a vault that is on hosts becomes usable on this device, with the recovery key or a ticket."""
 
 import os
 import sys
@@ -13,17 +13,10 @@ from megafs.config import Settings
 from megafs.errors import Usage, VaultExists
 
 if TYPE_CHECKING:
+    from megafs.crypto.recovery import RecoveryKey
+    from megafs.crypto.ticket import TicketCode
     from megafs.daemon.rebuild import Repaired
 
-RecoveryKeyFile = Annotated[
-    Path,
-    typer.Option(
-        "--recovery-key-file",
-        metavar="F",
-        help="The 24 words, in any layout (-: standard input).",
-        show_default=False,
-    ),
-]
 ExpectPhrase = Annotated[
     str,
     typer.Option(
@@ -35,11 +28,31 @@ ExpectPhrase = Annotated[
 ]
 RECOVERY_TEXT_BYTES = 16_384  # 24 words in any layout
 
+RecoveryKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recovery-key-file",
+        metavar="F",
+        help="The 24 words, in any layout (-: standard input).",
+        show_default=False,
+    ),
+]
+TicketFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ticket-file",
+        metavar="F",
+        help="Instead: the 12 words that `megafs devices NAME enrol` printed on another device.",
+        show_default=False,
+    ),
+]
+
 
 def run(
     name: Name,
     host: HostUrls,
-    recovery_key_file: RecoveryKeyFile,
+    recovery_key_file: RecoveryKeyFile = None,
+    ticket_file: TicketFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild the damaged index of a NAME that is here.")] = False,
     expect_phrase: ExpectPhrase = "",
@@ -58,13 +71,11 @@ def run(
     paths = places.vault(state_dir, name) if repair else places.new_vault(state_dir, name)
     if paths.root.exists() and not repair:
         raise VaultExists(f"there is a vault {name} in {paths.root.parent} already")
-    words = recovery_text(recovery_key_file)
+    key = given_key(recovery_key_file, ticket_file)
 
     from megafs.crypto.phrase import Phrase
-    from megafs.crypto.recovery import RecoveryKey
 
     expected = Phrase.from_text(expect_phrase) if expect_phrase else None
-    recovery = RecoveryKey.from_text(words)
     given_secrets = secrets.gathered(host, secrets_file)
     phrase = source.existing(paths) if repair else source.new(name)
 
@@ -73,13 +84,13 @@ def run(
     os.umask(0o077)  # everything in a state directory is its owner's alone
     confirm = noted if yes else confirmed
     if repair:
-        tell(daemon.repair_vault(paths, host, recovery, phrase, confirm, given_secrets, expected))
+        tell(daemon.repair_vault(paths, host, key, phrase, confirm, given_secrets, expected))
         return
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     daemon.attach_vault(
         paths,
         hosts=host,
-        recovery=recovery,
+        key=key,
         passphrase=phrase,
         settings=Settings(),
         confirm=confirm,
@@ -89,6 +100,20 @@ def run(
     if remember:
         passphrase.remember(paths, phrase)
     terminal.note(f"{name} is on this device; now: megafs mount {name} DIR")
+
+
+def given_key(recovery_key_file: Path | None, ticket_file: Path | None) -> "RecoveryKey | TicketCode":
+    """The one of the two that was given. Raises Usage or WrongKey."""
+    from megafs.crypto.recovery import RecoveryKey
+    from megafs.crypto.ticket import TicketCode
+
+    if ticket_file is not None and recovery_key_file is None:
+        return TicketCode.from_text(recovery_text(ticket_file))
+    if recovery_key_file is not None and ticket_file is None:
+        return RecoveryKey.from_text(recovery_text(recovery_key_file))
+    raise Usage(
+        "attach needs either --recovery-key-file, or --ticket-file with what `megafs devices NAME enrol` printed"
+    )
 
 
 def tell(done: "Repaired") -> None:
@@ -120,9 +145,9 @@ def recovery_text(file: Path) -> str:
             with open(file, "rb") as opened:
                 data = opened.read(RECOVERY_TEXT_BYTES + 1)
     except OSError as error:
-        raise Usage(f"the recovery key file cannot be read: {error.strerror}: {file}") from error
+        raise Usage(f"the words cannot be read: {error.strerror}: {file}") from error
     if len(data) > RECOVERY_TEXT_BYTES:
-        raise Usage(f"the recovery key file holds more than 24 words: {file}")
+        raise Usage(f"this file holds more than the words: {file}")
     return data.decode("utf-8", "replace")
 
 

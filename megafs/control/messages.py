@@ -44,7 +44,7 @@ class HostAsk:
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, sync, check, add, remove, drain, test, plan, policy, alarms
+    call: str  # status, hosts, devices, sync, check, add, remove, drain, test, plan, policy, alarms
     local: bool = False  # of sync: only until this device has it on disk
     full: bool = False  # of check: everything, not samples
     repair: bool = False  # of check: mend what loses nothing
@@ -194,6 +194,38 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReport:
+    """One device as this one knows it. Times are 0 if they are not known."""
+
+    number: int
+    label: str
+    enrolled_s: int
+    last_seq: int  # its newest commit that is in the vault; 0: none
+    seen_s: int  # when that was made
+    is_this: bool
+    is_revoked: bool
+    is_writing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHost:
+    """A host as a ticket names it."""
+
+    id: bytes
+    url: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """Answer to ``devices``."""
+
+    epoch: int
+    devices: tuple[DeviceReport, ...]
+    hosts: tuple[KnownHost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
     """Answer to ``sync``: everything accepted before the call is where it was asked to be."""
 
@@ -219,13 +251,14 @@ class Failure:
     sentence: str
 
 
-Message = Request | Progress | Status | Alarmed | Hosts | Done | Tested | Planned | Synced | Checked | Failure
+Message = Request | Progress | Status | Alarmed | Hosts | Devices | Done | Tested | Planned | Synced | Checked | Failure
 KINDS: dict[str, type[Message]] = {
     "request": Request,
     "progress": Progress,
     "status": Status,
     "alarmed": Alarmed,
     "hosts": Hosts,
+    "devices": Devices,
     "done": Done,
     "tested": Tested,
     "planned": Planned,

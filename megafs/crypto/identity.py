@@ -2,7 +2,9 @@
 
 ``vault_id`` is the hash of the root public key and pinned on every device. The private root key is sealed only in boot
 objects, so a new epoch (and with it every revocation) needs the recovery words; the epoch's signing key comes from the
-epoch's secret (``Keyring.signing_seed``), so any present device can enrol another.
+epoch's secret (``Keyring.signing_seed``), so any present device can enrol another. A revoked device knows the secrets
+of all epochs up to its end, and could sign certificates in them for ever: so each later epoch lists every device of
+former ones with its public key, and a certificate of a former epoch holds only for a device on the newest list.
 
 Everything signed is ``"MegaFS/1 signature" | purpose, length first | vault id | body``: a signature for one purpose or
 vault is none for another. Signatures are Ed25519.
@@ -17,7 +19,7 @@ from typing import Annotated, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from megafs.canonical import Size, encode
+from megafs.canonical import LATER, Size, encode
 from megafs.crypto.keys import Keyring
 from megafs.crypto.seal import KEY_BYTES, Random, same
 from megafs.errors import Unauthentic
@@ -40,20 +42,33 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked:
-    """A device that lost its rights: nothing of it after ``last_seq`` counts."""
+    """A device that lost its rights: no commit of it after ``last_seq`` counts, no claim on a term after
+    ``last_term``, and no checkpoint."""
 
     device: Annotated[bytes, Size(16)]
     last_seq: int
+    last_term: Annotated[int, LATER] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """A device that was enrolled in a former epoch; its certificates there may name this number and key, no others."""
+
+    device: Annotated[bytes, Size(16)]
+    number: int
+    public_key: PublicKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochClaims:
-    """What the root key says about an epoch: its signing key, and every device revoked so far."""
+    """What the root key says about an epoch: its signing key, every device revoked so far, and every device of former
+    epochs, revoked or not."""
 
     vault: Annotated[bytes, Size(32)]
     epoch: int
     public_key: PublicKey
     revoked: tuple[Revoked, ...] = ()
+    devices: Annotated[tuple[Pinned, ...], LATER] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +151,14 @@ def verify(public: bytes, purpose: Purpose, vault: VaultId, body: Bytes, signatu
         raise Unauthentic("a signature does not hold") from None
 
 
-def issue_epoch(root: RootKey, keyring: Keyring, revoked: tuple[Revoked, ...] = ()) -> EpochCertificate:
+def issue_epoch(
+    root: RootKey, keyring: Keyring, revoked: tuple[Revoked, ...] = (), devices: tuple[Pinned, ...] = ()
+) -> EpochCertificate:
     """The certificate of the keyring's newest epoch."""
     public_key = SigningKey(keyring.signing_seed(keyring.epoch)).public
-    claims = EpochClaims(vault=keyring.vault, epoch=keyring.epoch, public_key=public_key, revoked=revoked)
+    claims = EpochClaims(
+        vault=keyring.vault, epoch=keyring.epoch, public_key=public_key, revoked=revoked, devices=devices
+    )
     return EpochCertificate(claims=claims, signature=root.sign(Purpose.EPOCH, keyring.vault, encode(claims)))
 
 
@@ -177,10 +196,27 @@ def verify_device(epoch: EpochClaims, certificate: DeviceCertificate) -> DeviceC
     return claims
 
 
+def is_listed(newest: EpochClaims, device: DeviceClaims) -> bool:
+    """Whether a (verified) certificate still holds: of the newest epoch, or of a device that the newest one lists."""
+    pinned = Pinned(device=device.device, number=device.number, public_key=device.public_key)
+    return device.epoch == newest.epoch or pinned in newest.devices
+
+
 def counts(newest: EpochClaims, device: DeviceClaims, seq: int) -> bool:
-    """Whether commit ``seq`` of a device with a verified certificate counts, by the newest epoch's revocations."""
+    """Whether commit ``seq`` of a device with a verified certificate counts, by the newest epoch's lists."""
     ends = [entry.last_seq for entry in newest.revoked if entry.device == device.device]
-    return device.first_seq <= seq and all(seq <= end for end in ends)
+    return is_listed(newest, device) and device.first_seq <= seq and all(seq <= end for end in ends)
+
+
+def may_claim(newest: EpochClaims, device: DeviceClaims, term: int) -> bool:
+    """The same of a claim on ``term``."""
+    ends = [entry.last_term for entry in newest.revoked if entry.device == device.device]
+    return is_listed(newest, device) and all(term <= end for end in ends)
+
+
+def may_list(newest: EpochClaims, device: DeviceClaims) -> bool:
+    """The same of a checkpoint: who can write one anew can change every row in it, so none of a revoked device."""
+    return is_listed(newest, device) and all(entry.device != device.device for entry in newest.revoked)
 
 
 def _signed_bytes(purpose: Purpose, vault: VaultId, body: Bytes) -> bytes:

@@ -32,6 +32,7 @@ FIRST_EPOCH = 1
 CHUNK_FIELDS = struct.Struct(">IB")  # plain bytes, codec
 PACK_IDENT = struct.Struct(">16sh")  # pack, shard (-1: the whole pack)
 STEP_IDENT = struct.Struct(">QQ")  # device number, seq
+EPOCH_IDENT = struct.Struct(">Q")
 CLAIM_IDENT = struct.Struct(">QI")  # term, slot
 
 
@@ -131,10 +132,12 @@ class Keyring:
     def _chunk_context(self, epoch: int, chunk: ChunkId, plain_bytes: int, codec: int) -> bytes:
         return context(Kind.CHUNK, epoch, self.vault, chunk, CHUNK_FIELDS.pack(plain_bytes, codec))
 
-    def seal(self, kind: Kind, fields: Sequence[bytes], body: Bytes) -> bytes:
-        """Seal anything but a chunk, in the newest epoch; ``fields`` say which one of its kind it is."""
+    def seal(self, kind: Kind, fields: Sequence[bytes], body: Bytes, epoch: int | None = None) -> bytes:
+        """Seal anything but a chunk, in the newest epoch (or in ``epoch``, for devices that have no newer one);
+        ``fields`` say which one of its kind it is."""
         assert kind is not Kind.CHUNK, "chunks have keys of their own"
-        return seal(self._keys[self.epoch].meta, context(kind, self.epoch, self.vault, *fields), body)
+        epoch = self.epoch if epoch is None else epoch
+        return seal(self._keys[epoch].meta, context(kind, epoch, self.vault, *fields), body)
 
     def open(self, kind: Kind, fields: Sequence[bytes], sealed: Bytes, epoch: int | None = None) -> bytes:
         """Open what ``seal`` made. Without ``epoch`` every epoch is tried, the newest first."""
@@ -196,6 +199,11 @@ def ident_part(part: bytes) -> bytes:
 def ident_claim(term: int, slot: int) -> bytes:
     """The claim number ``slot`` on ``term``: two devices may claim the same one at once."""
     return CLAIM_IDENT.pack(term, slot)
+
+
+def ident_epoch(epoch: int) -> bytes:
+    """The announcement of an epoch, for devices of the one before."""
+    return EPOCH_IDENT.pack(epoch)
 
 
 def _subkey(secret: bytes, purpose: str) -> bytes:

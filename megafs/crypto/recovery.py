@@ -43,29 +43,12 @@ class RecoveryKey:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """From words in any layout: spaces, lines, numbers, commas, capitals. WrongKey does not repeat a word.
-
-        Runs of letters are words, everything else separates them.
-        """
-        words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFKC", text).lower())
-        if len(words) != KEY_WORDS:
-            raise WrongKey(f"A recovery key has {KEY_WORDS} words, these are {len(words)}.")
-        unknown = [str(place) for place, word in enumerate(words, 1) if word not in NUMBERS]
-        if unknown:
-            which = f"Word {unknown[0]} is" if len(unknown) == 1 else f"Words {', '.join(unknown)} are"
-            raise WrongKey(f"{which} not in the list of recovery words; look for a misspelling.")
-        number = 0
-        for word in words:
-            number = number << WORD_BITS | NUMBERS[word]
-        secret, checksum = (number >> 8).to_bytes(KEY_BYTES, "big"), number & 0xFF
-        if digest(secret)[0] != checksum:
-            raise WrongKey("These words do not belong together: one is wrong, or two have changed places.")
-        return cls(secret)
+        """From words in any layout. WrongKey does not repeat a word."""
+        return cls(secret_of(text, KEY_WORDS, "A recovery key"))
 
     def words(self) -> list[str]:
         """The 24 words: key and checksum, 11 bits a word, the highest first."""
-        number = int.from_bytes(self.secret + digest(self.secret)[:1], "big")
-        return [WORDS[number >> WORD_BITS * place & 0x7FF] for place in reversed(range(KEY_WORDS))]
+        return words_of(self.secret)
 
     def boot_names(self) -> list[str]:
         """Where boot objects may be, on any host."""
@@ -79,3 +62,31 @@ class RecoveryKey:
     def open_boot(self, sealed: Bytes) -> bytes:
         """The body of a boot object; Unauthentic if it is not one of this recovery key."""
         return open_sealed(expand(self.secret, b"MegaFS/1 boot"), _BOOT_CONTEXT, sealed)
+
+
+def words_of(secret: bytes) -> list[str]:
+    """Random bits as BIP39 writes them: a checksum of one bit for each 32 behind them, 11 bits a word."""
+    checksum_bits = len(secret) // 4
+    number = int.from_bytes(secret, "big") << checksum_bits | digest(secret)[0] >> 8 - checksum_bits
+    count = (len(secret) * 8 + checksum_bits) // WORD_BITS
+    return [WORDS[number >> WORD_BITS * place & 0x7FF] for place in reversed(range(count))]
+
+
+def secret_of(text: str, count: int, what: str) -> bytes:
+    """The bits of ``count`` words in any layout: spaces, lines, numbers, commas, capitals. Runs of letters are words,
+    everything else separates them. WrongKey begins with ``what`` and does not repeat a word."""
+    words = re.findall(r"[^\W\d_]+", unicodedata.normalize("NFKC", text).lower())
+    if len(words) != count:
+        raise WrongKey(f"{what} has {count} words, these are {len(words)}.")
+    unknown = [str(place) for place, word in enumerate(words, 1) if word not in NUMBERS]
+    if unknown:
+        which = f"Word {unknown[0]} is" if len(unknown) == 1 else f"Words {', '.join(unknown)} are"
+        raise WrongKey(f"{which} not in the list of recovery words; look for a misspelling.")
+    number = 0
+    for word in words:
+        number = number << WORD_BITS | NUMBERS[word]
+    checksum_bits = count * WORD_BITS // 33
+    secret = (number >> checksum_bits).to_bytes(count * WORD_BITS // 33 * 4, "big")
+    if digest(secret)[0] >> 8 - checksum_bits != number & (1 << checksum_bits) - 1:
+        raise WrongKey("These words do not belong together: one is wrong, or two have changed places.")
+    return secret

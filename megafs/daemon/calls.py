@@ -11,6 +11,7 @@ from megafs.control.messages import HostReport, Hosts, Message, Progress, Reques
 from megafs.control.server import Handler
 from megafs.daemon import alarmcalls
 from megafs.daemon.check import beside
+from megafs.daemon.devices import listed
 from megafs.daemon.engine import Engine
 from megafs.errors import DiskError, HostError
 from megafs.fuse.operations import Operations
@@ -26,7 +27,13 @@ class Calls:
         self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
 
     def handlers(self) -> Mapping[str, Handler]:
-        return {"status": self.status, "hosts": self.hosts, "sync": self.sync, "check": self.check}
+        return {
+            "status": self.status,
+            "hosts": self.hosts,
+            "devices": self.devices,
+            "sync": self.sync,
+            "check": self.check,
+        }
 
     def _report(self, spec: HostSpec) -> HostReport:
         engine = self._engine
@@ -100,6 +107,10 @@ class Calls:
                 continue  # the report says so
             engine.space.free[host] = usage.free_bytes
         yield Hosts(hosts=tuple(self._report(spec) for spec in engine.vault.hosts()))
+
+    async def devices(self, request: Request) -> AsyncGenerator[Message, None]:
+        engine = self._engine
+        yield listed(engine.database, engine.device, is_writing=not engine.shipper.claims.is_lost)
 
     async def sync(self, request: Request) -> AsyncGenerator[Message, None]:
         engine = self._engine

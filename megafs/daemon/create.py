@@ -16,7 +16,7 @@ from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import make_slot
 from megafs.daemon import process
-from megafs.daemon.device import Device, new_state, write_private
+from megafs.daemon.device import Device, new_state, note_device, write_private
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.secrets import finder, keep
 from megafs.hosts import Stack, checked_url
@@ -91,6 +91,7 @@ def fill(database: Database, device: Device, specs: Sequence[HostSpec], policy: 
     for spec in specs:
         vault.put_host(spec)
     vault.set_policy(policy)
+    note_device(database, device.number)
     vault.set_setting("created_s", str(int(time.time())).encode())
     stream.begin(database, device.number, term=1)
 

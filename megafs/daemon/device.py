@@ -4,6 +4,7 @@ import fcntl
 import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from megafs.config import Settings, VaultPaths, settings_text
 from megafs.crypto.identity import DeviceCertificate, DeviceKey, EpochCertificate
 from megafs.crypto.keys import Keyring, KeyringFields
 from megafs.errors import Busy, VaultExists
+from megafs.index.database import Database
+from megafs.index.vault import Vault
 from megafs.model import DeviceId
 from megafs.sync.statements import Signer, Trust
+
+LABEL_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,14 @@ class DeviceBody:
     certificate: DeviceCertificate
     root_public: Annotated[bytes, Size(32)]
     epochs: tuple[EpochCertificate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNote:
+    """What the vault remembers of a device beside its certificate."""
+
+    label: Annotated[str, Size(0, LABEL_CHARACTERS)]
+    enrolled_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +84,17 @@ class Device:
                 epochs=self.epochs,
             )
         )
+
+
+def note_device(database: Database, number: int) -> None:
+    """What the list of devices calls this one: as its machine is called."""
+    note = DeviceNote(label=os.uname().nodename[:LABEL_CHARACTERS], enrolled_s=int(time.time()))
+    Vault(database).set_setting(note_key(number), canonical.encode(note))
+
+
+def note_key(number: int) -> str:
+    """Where the vault's settings say it."""
+    return f"device.{number}"
 
 
 def write_private(path: Path, data: bytes) -> None:

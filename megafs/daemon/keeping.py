@@ -92,7 +92,7 @@ class Keeping:
             disk=local.disk,
             fetcher=local.fetcher,
             commits=local.commits,
-            may_run=lambda: self._claims.lost_to is None,
+            may_run=lambda: not self._claims.is_lost,
         )
         self.repairer = self._repairer()
         local.fetcher.on_damage = self.repairer.note_damage

@@ -1,9 +1,10 @@
 """``attach --repair``: this device again, after its index was damaged, as a new device of the same vault.
 
-The former state directory, the recovery key and the passphrase in; a whole state directory under the same name out. The
-key slot alone would not do: only the index and the boot objects know the ids of the hosts, and so the names of the
-objects there. Local packs that the hosts' history names are used again (each chunk is checked when it is read, so a
-damaged one costs a fetch). What no host had is kept beside, hidden, and reported; nothing is deleted that is only here.
+The former state directory, the recovery key (or a ticket) and the passphrase in; a whole state directory under the same
+name out. The key slot alone would not do: only the index, boot objects and tickets know the ids of the hosts, and so
+the names of the objects there. Local packs that the hosts' history names are used again (each chunk is checked when it
+is read, so a damaged one costs a fetch). What no host had is kept beside, hidden, and reported; nothing is deleted that
+is only here.
 """
 
 import logging
@@ -18,10 +19,9 @@ import trio
 
 from megafs.config import Settings, VaultPaths, settings_from
 from megafs.crypto.phrase import Phrase
-from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import open_slot
 from megafs.daemon import process
-from megafs.daemon.attach import bring
+from megafs.daemon.attach import Key, bring
 from megafs.daemon.device import Device, locked, new_state, sync_directory
 from megafs.daemon.secrets import keep
 from megafs.errors import MegaFSError
@@ -50,7 +50,7 @@ class Repaired:
 def repair_vault(
     paths: VaultPaths,
     hosts: Sequence[str],
-    recovery: RecoveryKey,
+    key: Key,
     passphrase: str,
     confirm: Confirm,
     secrets: GivenSecrets,
@@ -69,7 +69,7 @@ def repair_vault(
                 bring,
                 building,
                 hosts,
-                recovery,
+                key,
                 passphrase,
                 settings,
                 lambda asked: confirm(question + asked),

@@ -129,7 +129,7 @@ async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks
     ahead, before = 0, stream.load(database).previous
     with trio.move_on_after(LOOK_S):
         try:
-            ahead = await recover.steps_ahead(objects, stream.load(database), device.number)
+            ahead = await recover.steps_ahead(objects, device.trust, stream.load(database), device.number)
         except (HostError, Unavailable) as error:
             log.info("no host says whether this state is the newest: %s", error)
     if not ahead:
@@ -259,7 +259,7 @@ class Session:
                 await claims.look()
             except (HostError, Unavailable) as error:
                 log.info("no host says whether another device writes: %s", error)
-        if claims.lost_to is not None:  # one host's word is enough, whatever the others are waited for
+        if claims.is_lost:  # one host's word is enough, whatever the others are waited for
             log.warning("%s", claims.read_only_reason)
             self._taken_over()
 

@@ -125,7 +125,7 @@ class Checkpointer:
         while True:
             try:
                 self.note_complete()
-                if self._shipper.claims.lost_to is None and self.is_due():
+                if not self._shipper.claims.is_lost and self.is_due():
                     await self.make()
             except MegaFSError as error:  # the local disk refuses: the old checkpoint is still good
                 log.warning("no checkpoint now: %s", error)

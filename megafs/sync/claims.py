@@ -8,9 +8,11 @@ moves to the next one if another claim is there; so two that claim at once see e
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from megafs.crypto.identity import EpochClaims
 from megafs.crypto.keys import ident_claim
 from megafs.errors import Corrupt, ObjectMissing, ReadOnly, Unauthentic, Unavailable
 from megafs.model import DeviceId, HostId, Kind
+from megafs.sync import epochs
 from megafs.sync.objects import Answers, Objects
 from megafs.sync.statements import Claim, Signer, Step, Trust, framed, parse_commit, unframed
 
@@ -71,12 +73,20 @@ class Claims:
         self._objects, self._trust, self._clock = objects, trust, clock
         self.standing = standing
         self.lost_to: Found | None = None
+        self.newer: EpochClaims | None = None  # an epoch that this device has no secret of
         self._mine: Found | None = None
         self._majority_s = float("-inf")
 
     @property
+    def is_lost(self) -> bool:
+        """Whether this device may write no more."""
+        return self.lost_to is not None or self.newer is not None
+
+    @property
     def read_only_reason(self) -> str:
         """Why this device may not write; empty while it may."""
+        if self.newer is not None and self.standing is not None:
+            return epochs.told(self.newer, self.standing.device)
         if self.lost_to is None:
             return ""
         if self.standing is not None and self.lost_to.standing == self.standing:
@@ -85,14 +95,15 @@ class Claims:
         return f"device {number} took the vault over; what was not shipped is kept here: copy it from this mount"
 
     def check_writable(self) -> None:
-        """Raises ReadOnly once another device has won."""
-        if self.lost_to is not None:
+        """Raises ReadOnly once another device has won, or went on without this one."""
+        if self.is_lost:
             raise ReadOnly(self.read_only_reason)
 
     async def look_on(self, host: HostId) -> None:
         """Look for a better claim on one host. Raises HostError, or ReadOnly if there is one."""
         assert self.standing is not None
         await self._scan_host(host, self.standing.term, self.standing.term + TERMS_AHEAD, self._note)
+        await self._scan_epoch(host)
         self.check_writable()
 
     async def look_for_twin(self, host: HostId, ident: bytes, body: bytes) -> None:
@@ -128,6 +139,7 @@ class Claims:
             await self._scan_host(host, term, term + TERMS_AHEAD, there.append)
             for each in there:
                 self._note(each)
+            await self._scan_epoch(host)
             # Another device that claimed in the same second may have overwritten ours: it must see ours to give way.
             if self._mine is not None and self._mine.claim not in {each.claim for each in there}:
                 await self._place(host, self._mine)
@@ -141,12 +153,12 @@ class Claims:
 
     async def may_delete(self) -> bool:
         """Whether a majority said within the last minute that this device is the writing one: no answer, no delete."""
-        if self.lost_to is None and self._clock() - self._majority_s > FRESH_S:
+        if not self.is_lost and self._clock() - self._majority_s > FRESH_S:
             try:
                 await self.look()
             except ReadOnly:
                 return False
-        return self.lost_to is None and self._clock() - self._majority_s <= FRESH_S
+        return not self.is_lost and self._clock() - self._majority_s <= FRESH_S
 
     async def all(self) -> Answers[list[Found]]:
         """Every claim there is, by host."""
@@ -238,6 +250,10 @@ class Claims:
                 found = self._understood(term, slot, sealed)
                 if found is not None:
                     tell(found)
+
+    async def _scan_epoch(self, host: HostId) -> None:
+        found = await epochs.look_on(self._objects, self._trust, host)
+        self.newer = found or self.newer  # other hosts answer meanwhile
 
     def _note(self, found: Found) -> None:
         assert self.standing is not None

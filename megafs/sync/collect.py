@@ -89,7 +89,7 @@ class Collector:
         tend_at = trio.current_time()
         while True:
             await trio.sleep(SWEEP_S)
-            if self.claims.lost_to is not None:
+            if self.claims.is_lost:
                 continue
             try:
                 await self.sweep()

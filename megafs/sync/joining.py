@@ -1,13 +1,14 @@
 """A host joins a living vault: what it needs so that an attach from it alone finds everything.
 
 From now on it gets every commit, head and checkpoint by its own lane; what came before is copied here, from hosts that
-have it, object by object, each checked: claims, the kept checkpoints with the parts of the newest, the commits since,
-and the heads that a search asks for (sync.gallop). Packs are for sync.repair, boot objects for who has the 24 words.
+have it, object by object, each checked: claims, announced epochs, the kept checkpoints with the parts of the newest,
+the commits since, and the heads that a search asks for (sync.gallop). Packs are for sync.repair, boot objects for who
+has the 24 words.
 """
 
 from collections.abc import AsyncGenerator, Iterator
 
-from megafs.crypto.keys import ident_checkpoint, ident_commit, ident_head, ident_part
+from megafs.crypto.keys import FIRST_EPOCH, ident_checkpoint, ident_commit, ident_epoch, ident_head, ident_part
 from megafs.errors import ObjectMissing
 from megafs.index.ledger import Ledger
 from megafs.model import HostId, Kind
@@ -26,6 +27,8 @@ def needed_objects(ledger: Ledger, stream: Stream) -> Iterator[tuple[Kind, bytes
         yield Kind.CHECKPOINT, ident_checkpoint(kept.device, kept.seq)
     for part in ledger.known_parts():
         yield Kind.PART, ident_part(part.id)
+    for epoch in range(FIRST_EPOCH + 1, stream.epoch + 1):
+        yield Kind.EPOCH, ident_epoch(epoch)
     own, newest = stream.signer.device, stream.position.next_seq - 1
     stretches = {device: (first, last) for device, first, last in ledger.stretches()}
     stretches[own] = (stretches.get(own, (1, 0))[0], newest)

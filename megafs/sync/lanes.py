@@ -81,7 +81,7 @@ class Lanes:
         while True:
             upload = self._ledger.next_upload(host, self.durable)
             more = self._more
-            if self._claims.lost_to is not None:
+            if self._claims.is_lost:
                 return  # found out elsewhere; whoever did has told
             if upload is None:
                 await more.wait()

@@ -52,11 +52,11 @@ class Mirror:
         while True:
             lost_to = self._claims.lost_to
             for host in await self.watch.look():
-                if lost_to is None:
+                if not self._claims.is_lost:
                     await self.complete(host)
-            if lost_to is None:
+            if not self._claims.is_lost:
                 await self.watch.beat()
-            elif lost_to.claim.number != self._stream.signer.device:
+            elif lost_to is not None and lost_to.claim.number != self._stream.signer.device:
                 await self.watch.look_for_news(lost_to.claim.number)
             await trio.sleep(LOOK_EVERY_S)
 

@@ -94,8 +94,9 @@ class Objects:
             raise Unavailable("no host answers")
         return any(answers.said.values())
 
-    async def proven(self, kind: Kind, ident: bytes) -> bool:
-        """Whether any host has it and shows it: a host that says yes to everything would lead a search astray for ever.
+    async def proven(self, kind: Kind, ident: bytes, understand: Callable[[bytes], object]) -> bool:
+        """Whether any host has it and shows it, so that ``understand`` takes it: a host that says yes to everything, or
+        shows what a revoked device made for it, would lead a search astray for ever.
         Raises Unavailable if none answers, or if one that may have it stops answering."""
         answers = await self.everywhere(lambda host: self.has(host, kind, ident))
         if not answers.said:
@@ -103,8 +104,8 @@ class Objects:
         broken: HostError | None = None
         for host in (host for host, has in answers.said.items() if has):
             try:
-                self.keyring.open(kind, [ident], await self.get(host, kind, ident))
-            except Unauthentic as error:
+                understand(await self.get(host, kind, ident))
+            except (Corrupt, Unauthentic) as error:
                 self.damages.append(Damage(host=host, kind=kind, what=str(error)))
             except ObjectMissing:
                 self.damages.append(Damage(host=host, kind=kind, what="said to be there and missing"))

@@ -38,7 +38,7 @@ from megafs.sync.statements import (
     unpacked,
 )
 from megafs.sync.stream import Position
-from megafs.sync.survey import Survey, newest_seq
+from megafs.sync.survey import Survey, has_commit, newest_seq
 
 WINDOW = 8  # objects fetched at a time, so that latency is not paid for each commit
 NUMBER_STEP = 64  # new device numbers leave random gaps: two devices that attach at once should not meet
@@ -53,6 +53,7 @@ class Rebuilt:
 
     step: Step = NOTHING
     term: int = 0
+    made_s: int = 0  # of that step
     parts: int = 0
     commits: int = 0
     rows: int = 0
@@ -105,7 +106,8 @@ async def rebuild(
     if survey.head is not None and survey.head.step.seq == done.step.seq and survey.head.step != done.step:
         raise RolledBack("the newest head speaks of another history than the commits found")
     if done.step != NOTHING:
-        ledger.set_head(KnownHead(device=done.step.device, seq=done.step.seq, hash=done.step.hash, seen_s=0))
+        seen = KnownHead(device=done.step.device, seq=done.step.seq, hash=done.step.hash, seen_s=done.made_s)
+        ledger.set_head(seen)
     database.commit(0)
     return done
 
@@ -131,7 +133,7 @@ async def _apply_checkpoint(
             done.rows += part.rows
             done.parts += 1
             tell()
-    done.step, done.term = listed.step, listed.term
+    done.step, done.term, done.made_s = listed.step, listed.term, listed.made_s
     done.packs.update({fact.number: fact for fact in listed.packs})
 
 
@@ -198,7 +200,7 @@ def _apply_commit(database: Database, commit: Commit, done: Rebuilt) -> None:
         replication.apply(connection, commit.changeset, header.changes)
     Ledger(database.connection).log_applied(commit.changeset, header.seq)
     database.commit(0)
-    done.step, done.term = commit.step, header.term
+    done.step, done.term, done.made_s = commit.step, header.term, header.made_s
     done.commits += 1
     done.rows += header.changes
     done.packs.update({fact.number: fact for fact in header.packs})
@@ -253,13 +255,13 @@ def write_facts(database: Database, facts: Iterable[PackFact]) -> None:
                 packs.add_copy(PackNumber(fact.number), HostId(copy.host), copy.shard, copy.root)
 
 
-async def steps_ahead(objects: Objects, position: Position, device: int) -> int:
+async def steps_ahead(objects: Objects, trust: Trust, position: Position, device: int) -> int:
     """How many commits of this very device the hosts have that it does not know: more than 0 means that the local
     state is older than the hosts (restored from a copy). Raises Unavailable if no host answers."""
     known = position.next_seq - 1
-    if not await objects.proven(Kind.COMMIT, ident_commit(device, known + 1)):
+    if not await has_commit(objects, trust, device, known + 1):
         return 0
-    return await newest_seq(objects, device, known + 1) - known
+    return await newest_seq(objects, trust, device, known + 1) - known
 
 
 async def fast_forward(

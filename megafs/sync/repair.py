@@ -66,7 +66,7 @@ class Repairer:
             with trio.move_on_after(LOOK_EVERY_S):
                 await self._woken.wait()
             self._woken = trio.Event()
-            if self._claims.lost_to is None:
+            if not self._claims.is_lost:
                 try:
                     await self.run_once()
                 except MegaFSError as error:

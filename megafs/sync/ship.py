@@ -139,7 +139,7 @@ class Shipper:
                     await self._woken.wait()
 
     async def _round(self, nursery: trio.Nursery) -> None:
-        if self.claims.lost_to is not None:
+        if self.claims.is_lost:
             return
         self.packing.retire_due()
         leaving = self.packing.leaving()
@@ -181,7 +181,7 @@ class Shipper:
 
     async def _freeze_heads(self) -> None:
         ready = [n for n in sorted(self._headless) if len(self._ledger.acknowledged_by(n)) >= self._landscape.enough()]
-        if not ready or self.claims.lost_to is not None:
+        if not ready or self.claims.is_lost:
             return
         for n in ready:
             self.stream.freeze_head(self._headless.pop(n))
@@ -205,7 +205,7 @@ class Shipper:
 
     def _pause_s(self) -> float:
         """How long nothing can become due. Infinity is fine: new durable commits wake the loop."""
-        if self.claims.lost_to is not None:
+        if self.claims.is_lost:
             return float("inf")
         pauses = [max(0.0, self.packing.next_retry() - trio.current_time())]
         if self._ledger.first_unshipped_pack() is not None:

@@ -22,11 +22,14 @@ import zstandard
 from megafs.canonical import LATER, Between, Size, encode, parse
 from megafs.crypto.identity import (
     DeviceCertificate,
+    DeviceClaims,
     DeviceKey,
     EpochCertificate,
     EpochClaims,
     Purpose,
     counts,
+    may_claim,
+    may_list,
     verify,
     verify_device,
     verify_epoch,
@@ -177,6 +180,18 @@ class Boot:
     epochs: tuple[EpochCertificate, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a ticket's code opens: what Boot holds, less the root key; good until ``expires_s``."""
+
+    expires_s: int
+    host: Id  # the host on which this one lies
+    hosts: tuple[BootHost, ...]
+    keyring: KeyringFields
+    root_public: Annotated[bytes, Size(32)]
+    epochs: tuple[EpochCertificate, ...]
+
+
 PURPOSES: Mapping[type, Purpose] = {
     CommitHeader: Purpose.COMMIT,
     Head: Purpose.HEAD,
@@ -203,13 +218,19 @@ class Trust:
     """Whose word counts: the vault's epochs, each certified by its root key."""
 
     vault: VaultId
+    root_public: bytes
     epochs: Mapping[int, EpochClaims]
 
     @classmethod
     def of(cls, vault: VaultId, root_public: bytes, certificates: Sequence[EpochCertificate]) -> "Trust":
         """Raises Unauthentic unless the root key that ``vault`` names signed every epoch."""
         verified = [verify_epoch(root_public, vault, certificate) for certificate in certificates]
-        return cls(vault=vault, epochs={claims.epoch: claims for claims in verified})
+        return cls(vault=vault, root_public=root_public, epochs={claims.epoch: claims for claims in verified})
+
+    @property
+    def newest(self) -> EpochClaims:
+        """The epoch whose lists of devices count."""
+        return self.epochs[max(self.epochs)]
 
     def check(self, said: "CommitHeader | Head | Claim | CheckpointList", body: bytes, signature: bytes) -> None:
         """Raises Unauthentic unless an enrolled, not revoked device signed these bytes."""
@@ -217,26 +238,38 @@ class Trust:
         if epoch is None:
             raise Unauthentic("a statement is of an epoch that the vault does not have")
         claims = verify_device(epoch, said.certificate)
-        device, seq = author(said)
-        if device != claims.number:
+        if author(said, claims) != claims.number:
             raise Unauthentic("a statement speaks for another device")
-        if not counts(self.epochs[max(self.epochs)], claims, seq):
+        if not still_counts(said, self.newest, claims):
             raise Unauthentic("a statement is of a device that was revoked before it")
         verify(claims.public_key, PURPOSES[type(said)], self.vault, body, signature)
 
 
-def author(said: CommitHeader | Head | Claim | CheckpointList) -> tuple[int, int]:
-    """(device number, the sequence number up to which the device must not be revoked)."""
+def author(said: CommitHeader | Head | Claim | CheckpointList, signer: DeviceClaims) -> int:
+    """The number of the device that the statement speaks for."""
     match said:
         case CommitHeader():
-            return said.device, said.seq
+            return said.device
         case Claim():
-            return said.number, said.certificate.claims.first_seq
+            return said.number
         case Head():
-            return said.step.device, said.step.seq
+            return said.step.device
         case CheckpointList():
             # A checkpoint made just after an attach is of the base's device but signed by the new one.
-            return said.certificate.claims.number, said.certificate.claims.first_seq
+            return signer.number
+
+
+def still_counts(said: CommitHeader | Head | Claim | CheckpointList, newest: EpochClaims, signer: DeviceClaims) -> bool:
+    """Whether the newest epoch lets a device with these (verified) claims say so."""
+    match said:
+        case CommitHeader():
+            return counts(newest, signer, said.seq)
+        case Claim():
+            return may_claim(newest, signer, said.term)
+        case Head():
+            return counts(newest, signer, said.step.seq)
+        case CheckpointList():
+            return may_list(newest, signer)
 
 
 def step_hash(sealed: Bytes) -> bytes:

@@ -112,6 +112,11 @@ class Stream:
         self._alarms = Alarms(database.connection)
 
     @property
+    def epoch(self) -> int:
+        """The newest one of this device."""
+        return self._keyring.epoch
+
+    @property
     def position(self) -> Position:
         return load(self._database)
 

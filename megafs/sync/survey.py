@@ -15,7 +15,7 @@ from megafs.model import HostId, Kind
 from megafs.sync import gallop
 from megafs.sync.claims import FIRST_TERM, Claims, Found, winners
 from megafs.sync.objects import Damage, Objects
-from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, step_hash, unframed
+from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, parse_commit, step_hash, unframed
 
 FIRST_DEVICE = 1
 HEADLESS = 16  # commits that may follow the newest head: frozen together while their hosts were away
@@ -69,7 +69,7 @@ async def survey(objects: Objects, trust: Trust) -> Survey:
     claims = winners(each for found in answers.said.values() for each in found)
     top = claims[-1] if claims else None
     writer = top.claim.number if top is not None else FIRST_DEVICE
-    last = await newest_seq(objects, writer)
+    last = await newest_seq(objects, trust, writer)
     if not last and objects.damages:
         raise Unavailable("what lies on the hosts that answer does not open; one that is whole is needed")
     segments = history(claims, writer, last)
@@ -91,12 +91,30 @@ async def survey(objects: Objects, trust: Trust) -> Survey:
     )
 
 
-async def newest_seq(objects: Objects, device: int, known: int = 0) -> int:
+async def newest_seq(objects: Objects, trust: Trust, device: int, known: int = 0) -> int:
     """The newest commit of a device: by its heads, and what was put behind the newest head."""
-    seq = await gallop.newest(lambda n: objects.proven(Kind.HEAD, ident_head(device, n)), known)
-    while await objects.proven(Kind.COMMIT, ident_commit(device, seq + 1)):
+
+    seq = await gallop.newest(lambda n: has_head(objects, trust, device, n), known)
+    while await has_commit(objects, trust, device, seq + 1):
         seq += 1
     return seq
+
+
+async def has_head(objects: Objects, trust: Trust, device: int, seq: int) -> bool:
+    """Whether any host has this head. Raises Unavailable if none answers."""
+    return await objects.proven(
+        Kind.HEAD,
+        ident_head(device, seq),
+        lambda sealed: understood_head(objects.keyring, trust, sealed, device, seq),
+    )
+
+
+async def has_commit(objects: Objects, trust: Trust, device: int, seq: int) -> bool:
+    """Whether any host has this commit. Raises Unavailable if none answers."""
+    ident = ident_commit(device, seq)
+    return await objects.proven(
+        Kind.COMMIT, ident, lambda sealed: parse_commit(objects.keyring.open(Kind.COMMIT, [ident], sealed), trust)
+    )
 
 
 def history(claims: Sequence[Found], writer: int, last: int) -> list[Segment]:
@@ -132,10 +150,10 @@ async def newest_head(objects: Objects, trust: Trust, segments: Sequence[Segment
 
 async def read_head(objects: Objects, trust: Trust, device: int, seq: int) -> Head:
     """A head, checked. Raises ObjectMissing or Unavailable."""
-    ident = ident_head(device, seq)
-
     return await objects.read(
-        Kind.HEAD, ident, lambda sealed: understood_head(objects.keyring, trust, sealed, device, seq)
+        Kind.HEAD,
+        ident_head(device, seq),
+        lambda sealed: understood_head(objects.keyring, trust, sealed, device, seq),
     )
 
 

@@ -18,7 +18,7 @@ from megafs.model import Alarm, AlarmKind, HostId, Kind
 from megafs.sync import gallop
 from megafs.sync.objects import Objects
 from megafs.sync.statements import Head, Step, Trust
-from megafs.sync.survey import read_head, understood_head
+from megafs.sync.survey import has_head, read_head, understood_head
 from megafs.sync.told import sentence
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Watch:
         """The newest head of a device that one host shows."""
         alone = Objects(self._objects.keyring, {host: self._objects.hosts[host]})
         try:
-            seq = await gallop.newest(lambda n: alone.proven(Kind.HEAD, ident_head(device, n)))
+            seq = await gallop.newest(lambda n: has_head(alone, self._trust, device, n))
             return (
                 (await read_head(alone, self._trust, device, seq)).step
                 if seq
@@ -141,7 +141,7 @@ class Watch:
         known = self._ledger.head(writer)
         before = known.seq if known is not None else 0
         try:
-            seq = await gallop.newest(lambda n: self._objects.proven(Kind.HEAD, ident_head(writer, n)), before)
+            seq = await gallop.newest(lambda n: has_head(self._objects, self._trust, writer, n), before)
             if seq > before:
                 head = await read_head(self._objects, self._trust, writer, seq)
                 seen_s = min(head.made_s, int(self._clock()))

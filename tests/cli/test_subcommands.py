@@ -338,7 +338,7 @@ def test_attach_takes_any_layout_of_the_words(entries, state, phrase_file):
     arguments = entries.calls[0][1]
     assert entries.agreed
     assert arguments["hosts"] == ["file:///a", "file:///b"]
-    assert arguments["recovery"].words() == ["abandon"] * 23 + ["art"]
+    assert arguments["key"].words() == ["abandon"] * 23 + ["art"]
 
 
 @pytest.mark.parametrize("text", ["", "abandon " * 23, "abandon " * 24, "xyzzy " * 24, "\xff" * 99, "a" * 20_000])

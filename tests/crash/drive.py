@@ -428,7 +428,7 @@ async def _examine(engine: Engine, model: Model, promised: int, latest: int, ver
     connection = engine.database.connection
     verdict.wrong += [f"{fault.rule} {fault.row}: {fault.text}" for fault in faults(connection)]
     objects = Objects(engine.device.keyring, {host: stack.prompt for host, stack in engine.stacks.items()})
-    if await recover.steps_ahead(objects, engine.shipper.stream.position, engine.device.number):
+    if await recover.steps_ahead(objects, engine.device.trust, engine.shipper.stream.position, engine.device.number):
         verdict.wrong.append("hosts hold a commit that this device does not know it made")
     if left_over(connection):
         verdict.wrong.append("unlinked inodes were not purged")

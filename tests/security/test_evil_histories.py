@@ -108,9 +108,9 @@ async def test_a_host_that_says_yes_to_everything_leads_no_search_astray(tmp_pat
     rig.evil.deed = lambda name, data: data or os.urandom(400)
     assert await verdict(rig, right) == "right"
     position = await position_of(rig)
-    assert await recover.steps_ahead(rig.objects(), position, 1) == 0
+    assert await recover.steps_ahead(rig.objects(), rig.device.trust, position, 1) == 0
     # Control: a search that believes HEAD goes on until it is stopped.
-    monkeypatch.setattr(Objects, "proven", Objects.exists)
+    monkeypatch.setattr(Objects, "proven", lambda objects, kind, ident, _: objects.exists(kind, ident))
     with trio.move_on_after(3) as scope:
         await verdict(rig, right)
     assert scope.cancelled_caught

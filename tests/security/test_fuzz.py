@@ -19,18 +19,19 @@ from megafs import canonical, config
 from megafs.cli import mounts
 from megafs.control import messages
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
-from megafs.crypto.keys import Keyring
+from megafs.crypto.keys import Keyring, ident_epoch
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import SlotLimits, make_slot, open_slot
+from megafs.crypto.ticket import TicketCode
 from megafs.daemon.create import first_device
-from megafs.daemon.device import Device
+from megafs.daemon.device import Device, DeviceNote
 from megafs.errors import Corrupt, MegaFSError
 from megafs.hosts.url import checked_url, display_url
 from megafs.index import replication, schema
-from megafs.model import ChunkId, ChunkPlace, HostId, HostSpec, PackNumber
+from megafs.model import ChunkId, ChunkPlace, HostId, HostSpec, Kind, PackNumber
 from megafs.packs import format as packs
 from megafs.packs.codec import Codec
-from megafs.sync import boot, statements
+from megafs.sync import boot, epochs, statements, tickets
 from megafs.sync.statements import NOTHING, BootHost, CommitHeader, Head, Signer, Trust
 from tests.security.canary import canary
 
@@ -62,7 +63,7 @@ def parsers() -> dict[str, Parser]:
     )  # fmt: skip
     step = statements.Step(device=1, seq=1, hash=bytes(32))
     head = Head(step=step, term=1, made_s=1, checkpoint=NOTHING, seen=(), certificate=signer.certificate)
-    recovery = RecoveryKey.generate()
+    recovery, code, rotated = RecoveryKey.generate(), TicketCode.generate(), keyring.rotated()
     place = ChunkPlace(ChunkId(bytes(16)), PackNumber(1), 0, packs.sealed_bytes(500), 500, 0, bytes(32))
     where = packs.layout(place.sealed_bytes, 1, full=False)
     return {
@@ -89,6 +90,23 @@ def parsers() -> dict[str, Parser]:
         ),
         "footer": Parser(
             parse=lambda data: packs.parse_footer(data, where.stored_bytes), valid=(packs.encode_footer(where),)
+        ),
+        "ticket": Parser(
+            parse=lambda data: tickets.opened(code, code.seal(data)), valid=(ticket_body(keyring, root, device),)
+        ),
+        "ticket words": Parser(
+            parse=lambda data: TicketCode.from_text(data.decode("utf-8", "replace")),
+            valid=(" ".join(code.words()).encode(),),
+        ),
+        "announced epoch": Parser(  # sealed by somebody who was enrolled once
+            parse=lambda data: epochs.understood(
+                rotated, trust, 2, rotated.seal(Kind.EPOCH, [ident_epoch(2)], data, epoch=1)
+            ),
+            valid=(canonical.encode(issue_epoch(root, rotated)),),
+        ),
+        "device note": Parser(
+            parse=lambda data: canonical.parse(DeviceNote, data),
+            valid=(canonical.encode(DeviceNote(label="a machine", enrolled_s=1)),),
         ),
         "boot object": Parser(parse=lambda data: boot.opened(recovery, data), valid=(b"",)),
         "boot body": Parser(
@@ -143,6 +161,15 @@ def boot_body(keyring: Keyring, root: RootKey, device: Device) -> bytes:
     body = statements.Boot(
         generation=1, host=host.id, hosts=(BootHost(id=host.id, url=host.url, label=host.label),),
         keyring=keyring.to_fields(), root_seed=root.seed, root_public=root.public, epochs=device.epochs,
+    )  # fmt: skip
+    return canonical.encode(body)
+
+
+def ticket_body(keyring: Keyring, root: RootKey, device: Device) -> bytes:
+    host = HostSpec(id=HostId(bytes(16)), url="file:///a", label="a")
+    body = statements.Ticket(
+        expires_s=1, host=host.id, hosts=(BootHost(id=host.id, url=host.url, label=host.label),),
+        keyring=keyring.to_fields(), root_public=root.public, epochs=device.epochs,
     )  # fmt: skip
     return canonical.encode(body)
 
@@ -232,7 +259,8 @@ def explore(parser: Parser, examples: int, long_s: float = LONG_S) -> tuple[int,
 
 NAMES = (
     "statement", "commit body", "commit body of its own device", "head body", "unpacked", "changeset", "chunk codec",
-    "directory", "footer", "boot object", "boot body", "slot body", "slot", "recovery text", "control line", "host URL",
+    "directory", "footer", "ticket", "ticket words", "announced epoch", "device note",
+    "boot object", "boot body", "slot body", "slot", "recovery text", "control line", "host URL",
     "mount table", "settings",
 )  # fmt: skip
 

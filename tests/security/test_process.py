@@ -13,7 +13,7 @@ NOBODY = 65534
 ENTRIES = {  # the ways into the daemon, each called so that it fails as soon as it does anything
     "run": "daemon.run(paths, slot_body=b'', mountpoint=Path('/'), options=None, ready=None)",
     "create": "daemon.create_vault(paths, hosts=[''], policy=None, passphrase='', settings=None)",
-    "attach": "daemon.attach_vault(paths, hosts=[''], recovery=None, passphrase='', settings=None, confirm=None)",
+    "attach": "daemon.attach_vault(paths, hosts=[''], key=None, passphrase='', settings=None, confirm=None)",
 }
 PROBE = """
 import resource, os, sys

@@ -111,13 +111,13 @@ async def test_an_old_state_is_brought_forward(world: World, tmp_path: Path, aut
         await one.sync()
     old = Device(world, tmp_path / "old", signer)
     old.assemble()
-    ahead = await recover.steps_ahead(old.objects, old.stream.position, 1)
+    ahead = await recover.steps_ahead(old.objects, world.identity.trust, old.stream.position, 1)
     assert ahead > 0
     await recover.fast_forward(old.database, old.objects, world.identity.trust, signer, ahead)
     await old.commits.durable_now()
     same_content(one, old)
     assert old.stream.position.next_seq == one.stream.position.next_seq
-    assert await recover.steps_ahead(old.objects, old.stream.position, 1) == 0
+    assert await recover.steps_ahead(old.objects, world.identity.trust, old.stream.position, 1) == 0
     old.crash()
     old = Device(world, tmp_path / "old", signer)
     async with old.shipping():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megafs.crypto.identity import Revoked, issue_epoch
+from megafs.crypto.identity import DeviceKey, Pinned, Revoked, issue_device, issue_epoch
 from megafs.errors import Corrupt, Unauthentic
 from megafs.index.schema import VERSION
 from megafs.sync.statements import (
@@ -121,20 +121,77 @@ def test_another_vault_counts_for_nothing() -> None:
         Trust.of(IDENTITY.keyring.vault, stranger.root.public, stranger.epochs)
 
 
+def pinned(signer):
+    claims = signer.certificate.claims
+    return Pinned(device=claims.device, number=claims.number, public_key=claims.public_key)
+
+
+def rotated_trust(*, revoked=(), devices=()):
+    rotated = IDENTITY.keyring.rotated()
+    newer = issue_epoch(IDENTITY.root, rotated, revoked, devices)
+    return Trust.of(rotated.vault, IDENTITY.root.public, (*IDENTITY.epochs, newer))
+
+
+def is_heard(read, body, trust):
+    try:
+        read(body, trust)
+    except Unauthentic:
+        return False
+    return True
+
+
 def test_a_revoked_device_is_heard_no_more() -> None:
     device = urandom(16)
     signer = IDENTITY.signer(5, device)
     body = commit_body(signer, header(b"rows", signer), packed(b"rows"))
     assert parse_commit(body, IDENTITY.trust)[1] == b"rows"
-    for last_seq, is_heard in ((8, True), (7, False)):
-        rotated = IDENTITY.keyring.rotated()
-        newer = issue_epoch(IDENTITY.root, rotated, (Revoked(device=device, last_seq=last_seq),))
-        trust = Trust.of(rotated.vault, IDENTITY.root.public, (*IDENTITY.epochs, newer))
-        if is_heard:
-            assert parse_commit(body, trust)[1] == b"rows"
-        else:
-            with pytest.raises(Unauthentic):
-                parse_commit(body, trust)
+    for last_seq, heard in ((8, True), (7, False)):
+        trust = rotated_trust(revoked=(Revoked(device=device, last_seq=last_seq),), devices=(pinned(signer),))
+        assert is_heard(parse_commit, body, trust) is heard
+
+
+def test_its_claims_end_with_a_term_and_its_checkpoints_at_once() -> None:
+    """A18."""
+    device = urandom(16)
+    signer = IDENTITY.signer(5, device)
+    certificate = signer.certificate
+    claim = framed(signer, Claim(term=4, number=5, base=NOTHING, made_s=0, certificate=certificate))
+    listed = CheckpointList(
+        schema=VERSION, step=Step(device=5, seq=3, hash=bytes(32)), term=1, made_s=0, parts=(), packs=(),
+        certificate=certificate,
+    )  # fmt: skip
+    checkpoint = framed(signer, listed)
+
+    def heard(trust):
+        claimed = is_heard(lambda body, trust: unframed(Claim, body, trust), claim, trust)
+        return claimed, is_heard(lambda body, trust: unframed(CheckpointList, body, trust), checkpoint, trust)
+
+    def ended(last_term):
+        return (Revoked(device=device, last_seq=9, last_term=last_term),)
+
+    assert heard(IDENTITY.trust) == (True, True)
+    assert heard(rotated_trust(devices=(pinned(signer),))) == (True, True), "the control: not revoked, only rotated"
+    assert heard(rotated_trust(devices=(pinned(signer),), revoked=ended(4))) == (True, False)
+    assert heard(rotated_trust(devices=(pinned(signer),), revoked=ended(3))) == (False, False)
+
+
+def test_who_knows_the_secrets_of_a_former_epoch_enrols_nobody_in_it() -> None:
+    """A18: the revoked device can derive the signing key of every epoch that it was in."""
+    theirs = IDENTITY.signer(5)
+    claims, key = theirs.certificate.claims, DeviceKey.generate()
+
+    def made_up(**fields) -> Signer:
+        wanted = {"device": claims.device, "number": 5, "public_key": key.public, "first_seq": 1, **fields}
+        return Signer(vault=theirs.vault, key=key, certificate=issue_device(IDENTITY.keyring, **wanted))
+
+    other_number = issue_device(
+        IDENTITY.keyring, device=claims.device, number=6, public_key=claims.public_key, first_seq=1
+    )
+    trust = rotated_trust(devices=(pinned(theirs),))
+    for signer in (made_up(), made_up(device=urandom(16)), replace(theirs, certificate=other_number)):
+        body = commit_body(signer, replace(header(b"rows", signer), device=signer.device), packed(b"rows"))
+        assert is_heard(parse_commit, body, IDENTITY.trust), "the control: without the list it counts"
+        assert not is_heard(parse_commit, body, trust)
 
 
 def test_bombs_and_lies_about_sizes_are_refused() -> None:

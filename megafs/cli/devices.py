@@ -1,0 +1,131 @@
+"""``megafs devices``: the devices of a vault: which there are, and letting another one in."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from megafs.cli import passphrase, places, terminal
+from megafs.cli.hosts import table
+from megafs.cli.options import Json, Name, PassphraseCommand, PassphraseFile, StateDir
+from megafs.config import VaultPaths
+from megafs.control.messages import DeviceReport, Devices, Request
+from megafs.errors import Incomplete, MegaFSError, NotMounted, Usage
+
+ACTIONS = ("list", "enrol")
+COLUMNS = ("device", "name", "enrolled", "commits", "last seen", "")
+MINUTES = 10
+
+ActionArgument = Annotated[str, typer.Argument(metavar=f"[{'|'.join(ACTIONS)}]", help="What to do.")]
+Minutes = Annotated[
+    int, typer.Option("--minutes", min=1, max=1440, help="With enrol: for how long the ticket is good.")
+]
+
+
+def run(
+    name: Name,
+    action: ActionArgument = "list",
+    minutes: Minutes = MINUTES,
+    passphrase_file: PassphraseFile = None,
+    passphrase_command: PassphraseCommand = None,
+    state_dir: StateDir = None,
+    json: Json = False,
+) -> None:
+    """Show the devices of a vault, or let another one in.
+
+    list: number, name, when enrolled, newest commit in the vault, when it was seen last. enrol: prints 12 words, with
+    which `megafs attach NAME --ticket-file F` makes another machine a device: it needs neither the recovery key nor
+    this passphrase. They are good once and for --minutes; whoever reads them in that time gets in. Ctrl-C ends them.
+    """
+    source = passphrase.Source(file=passphrase_file, command=passphrase_command)
+    paths = places.vault(state_dir, name)
+    if action not in ACTIONS:
+        raise Usage(f"devices takes one of {', '.join(ACTIONS)}, not {action!r}")
+    if action == "enrol":
+        enrol(paths, source, minutes)
+        return
+    told = asked(paths)
+    if told is None:
+        told = opened(paths, body(paths, source))
+    if json:
+        terminal.answer_json(asdict(told)["devices"])
+        return
+    for text in table([COLUMNS, *(cells(device) for device in told.devices)]):
+        terminal.answer(text)
+
+
+def body(paths: VaultPaths, source: passphrase.Source) -> bytes:
+    """What the slot holds."""
+    from megafs.crypto import slot
+
+    return slot.open_slot(source.existing(paths), paths.slot.read_bytes())
+
+
+def asked(paths: VaultPaths) -> Devices | None:
+    """What the daemon says; None if the vault is not mounted."""
+    from megafs.control import client
+
+    try:
+        told = client.ask(paths.root, Request(call="devices"))
+    except NotMounted:
+        return None
+    if not isinstance(told, Devices):
+        raise MegaFSError("the daemon answered something else than it was asked")
+    return told
+
+
+def opened(paths: VaultPaths, slot_body: bytes) -> Devices:
+    """The same of a vault that is not mounted."""
+    from megafs.daemon.devices import devices_of
+
+    return devices_of(paths, slot_body=slot_body)
+
+
+def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
+    """Print a ticket and wait until it is used. Asks for the passphrase also beside a mount: who finds the machine
+    unlocked must not be able to make a device of his own that stays."""
+    slot_body = body(paths, source)
+    told = asked(paths) or opened(paths, slot_body)
+
+    from megafs.daemon import devices
+
+    def tell(words: Sequence[str]) -> None:
+        terminal.answer(" ".join(words))
+        urls = " ".join(f"--host {host.url}" for host in told.hosts)
+        terminal.note(
+            f"on the new machine, within {minutes} minutes: megafs attach {paths.root.name} --ticket-file F {urls} "
+            "(F: a file with these words, or - to type them)"
+        )
+
+    if not devices.enrol(paths, slot_body=slot_body, hosts=told.hosts, tell=tell, lives_s=minutes * 60):
+        raise Incomplete("nobody used the ticket; it is gone")
+    terminal.note("the ticket was used and is gone; the new device is the one that writes now")
+
+
+def cells(device: DeviceReport) -> tuple[str, ...]:
+    """One device as the cells of COLUMNS."""
+    marks = [
+        word
+        for word, holds in (
+            ("this one", device.is_this),
+            ("writes", device.is_writing),
+            ("revoked", device.is_revoked),
+        )
+        if holds
+    ]
+    commits = f"1 to {device.last_seq}" if device.last_seq else "none"
+    return (
+        str(device.number),
+        device.label or "-",
+        day(device.enrolled_s),
+        commits,
+        day(device.seen_s),
+        ", ".join(marks),
+    )
+
+
+def day(at_s: int) -> str:
+    """A time as it is read here; - if it is not known."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s)) if at_s else "-"
