@@ -1,6 +1,11 @@
 """Options of the whole suite."""
 
+import os
+import random
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,7 +25,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("megafs")
     group.addoption("--stand-in", action="store_true", help="tests/mounted: compare plain with plain")
     group.addoption("--rounds", type=int, default=0, help="kill and power cut rounds, state machine runs (0: a few)")
+    group.addoption("--seed", type=int, default=-1, help="where random series begin (-1: anywhere; they print it)")
     group.addoption("--minutes", type=float, default=3.0, help="how long the soak goes on (-m soak)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A series is as long as it was asked to be."""
+    for item in items:
+        if item.get_closest_marker("crash") or item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How many were asked for; 0: the usual number."""
+    return int(request.config.getoption("rounds"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Where a random series begins."""
+    asked = int(request.config.getoption("seed"))
+    number = asked if asked >= 0 else random.SystemRandom().randrange(1 << 30)
+    print(f"--seed {number}")
+    return number
+
+
+@pytest.fixture
+def memory_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory, for what computes itself what a disk keeps; on the disk where there is none."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="megafs-", dir="/dev/shm") as place:
+        yield Path(place)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

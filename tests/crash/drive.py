@@ -39,6 +39,7 @@ from megafs.sync import recover
 from megafs.sync.objects import Objects
 from tests.crash.machine import Entry, Image, Log, LoggedDatabase, LoggedDisk
 from tests.support.hosts import MemoryHost
+from tests.support.keys import raw
 
 SETTINGS = Settings(commit_s=0.05, pack_idle_s=0.05, pack_age_s=0.1, host_reply_s=5, host_patience_s=5)
 CACHE_BYTES = 1 << 20  # so that packs are evicted all the time
@@ -76,7 +77,7 @@ def new_vault(root: Path) -> Image:
     paths = VaultPaths(root=root)
     paths.packs.mkdir(parents=True)
     device = identity()
-    database = Database(paths.index, device.keyring.index_key(device.id), create=True)
+    database = Database(paths.index, raw(device.keyring.index_key(device.id)), create=True)
     create.fill(database, device, HOSTS, Policy(copies=2))
     database.commit(0)
     database.close()
@@ -89,7 +90,7 @@ async def engine_on(
 ):
     """An engine on a directory, its loops running; logged if there is a log. What it has not committed is lost."""
     paths, device = VaultPaths(root=root), identity()
-    key = device.keyring.index_key(device.id)
+    key = raw(device.keyring.index_key(device.id))
     database = LoggedDatabase(paths.index, key, log, forgotten) if log is not None else Database(paths.index, key)
     database.adopt(device.number)
     stacks = {}

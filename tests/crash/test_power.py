@@ -61,21 +61,20 @@ def _promises(log: Log) -> int:
     return sum(entry.kind == "promise" for entry in log.entries)
 
 
-async def test_nothing_promised_is_missing(tmp_path):
-    seed = random.SystemRandom().randrange(1 << 30)
-    wrong, counts = await series(tmp_path, seed, DEFAULT_POINTS)
+async def test_nothing_promised_is_missing(memory_disk, seed):
+    wrong, counts = await series(memory_disk, seed, DEFAULT_POINTS)
     print(f"seed {seed}: {dict(counts)}")
     assert not wrong, "\n".join(wrong[:20])
 
 
 @pytest.mark.crash
-async def test_nothing_promised_is_missing_in_many_lives(tmp_path, request):
+async def test_nothing_promised_is_missing_in_many_lives(memory_disk, rounds, seed):
     """``--rounds N``: N vaults, each with two lives and 400 crashes."""
     counts: Counter[str] = Counter()
-    for seed in range(request.config.getoption("rounds") or 10):
-        wrong, found = await series(tmp_path / str(seed), seed, 400)
+    for number in range(seed, seed + (rounds or 10)):
+        wrong, found = await series(memory_disk / str(number), number, 400)
         counts += found
-        print(f"after seed {seed}: {dict(counts)}", flush=True)
+        print(f"after seed {number}: {dict(counts)}", flush=True)
         assert not wrong, "\n".join(wrong[:20])
 
 
@@ -83,11 +82,11 @@ async def test_nothing_promised_is_missing_in_many_lives(tmp_path, request):
     "forgotten",
     ["pack", "wal", "directory", "gate", pytest.param("hold", marks=pytest.mark.crash)],  # the last is seldom hit
 )
-async def test_a_step_left_out_is_noticed(tmp_path, forgotten):
+async def test_a_step_left_out_is_noticed(memory_disk, forgotten):
     """Negative controls: without this sync, without the gate for destructive requests, or with landings that are not
     held back during a commit, promises are broken."""
     for seed in range(30):
-        wrong, _ = await series(tmp_path / str(seed), seed, 24, frozenset({forgotten}))
+        wrong, _ = await series(memory_disk / str(seed), seed, 24, frozenset({forgotten}))
         if wrong:
             print(f"{forgotten}: seed {seed}: {len(wrong)}: {wrong[0]}")
             return

@@ -11,13 +11,14 @@ from megafs.index.packs import Packs
 from megafs.index.vault import Vault
 from megafs.model import WHOLE, HostId, HostSpec, PackId, Policy, shard_of
 from megafs.placement import choose, obstacle
+from tests.support.keys import raw
 
 LIMITED, FREE = (HostId(bytes([number]) * 16) for number in (1, 2))
 
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(tmp_path / "index.db", bytes(32), create=True)
+    database = Database(tmp_path / "index.db", raw(bytes(32)), create=True)
     database.adopt(1)
     yield database
     database.close()

@@ -15,13 +15,14 @@ from megafs.index.packs import Packs
 from megafs.model import ROOT_INO, ChunkId, ChunkPlace, PackId
 from megafs.packs.codec import is_zero
 from megafs.store.reader import ChunkCache
+from tests.support.keys import raw
 
 FILE = 0o100644
 
 
 def database_at(path) -> Database:
     """An index with a root and one open pack."""
-    database = Database(path, bytes(32), create=True)
+    database = Database(path, raw(bytes(32)), create=True)
     database.connection.execute("INSERT INTO device VALUES (1, x'01', x'', x'', 0)")
     database.adopt(1)
     Inodes(database).insert_root(0o40755, 0, 0, 0)

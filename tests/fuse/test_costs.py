@@ -17,6 +17,7 @@ from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
 from megafs.model import ROOT_INO, Ino
+from tests.support.keys import raw
 
 CTX = SimpleNamespace(uid=0, gid=0, pid=1, umask=0o022)
 
@@ -37,7 +38,7 @@ class Mount:
     """The handlers without a kernel, and how many statements each call runs."""
 
     def __init__(self, folder) -> None:
-        self.database = Database(folder / "index.db", bytes(32), create=True)
+        self.database = Database(folder / "index.db", raw(bytes(32)), create=True)
         self.database.connection.execute("INSERT INTO device VALUES (1, ?, ?, x'', 0)", (bytes(16), bytes(32)))
         self.database.adopt(1)
         inodes, extents = Inodes(self.database), Extents(self.database)

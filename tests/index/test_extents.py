@@ -21,6 +21,7 @@ from megafs.index.inodes import Inodes
 from megafs.index.invariants import faults
 from megafs.index.packs import Packs
 from megafs.model import ChunkId, ChunkPlace, Ino, PackId
+from tests.support.keys import raw
 
 END = 4000  # files reach this far
 CHUNK = 1000  # plaintext of every chunk
@@ -33,7 +34,7 @@ OFFSETS = st.integers(0, END)
 def opened():
     """Opening costs 40 ms; each example uses inodes of its own."""
     with TemporaryDirectory() as folder:
-        database = Database(Path(folder) / "index.db", bytes(32), create=True)
+        database = Database(Path(folder) / "index.db", raw(bytes(32)), create=True)
         database.connection.execute("INSERT INTO device VALUES (1, x'01', x'', x'', 0)")
         database.adopt(1)
         Inodes(database).insert_root(0o40755, 0, 0, 0)

@@ -9,6 +9,7 @@ from megafs.index.invariants import RULES, faults
 from megafs.index.mend import LOST_AND_FOUND, Mender
 from megafs.index.packs import Packs
 from megafs.model import ROOT_INO, ChunkId, ChunkPlace, Ino, PackId
+from tests.support.keys import raw
 
 CHUNK = ChunkId(b"c" * 16)
 
@@ -17,7 +18,7 @@ class Small:
     """A healthy index: /file (10 bytes), /folder/, /folder/inner/, /link -> target."""
 
     def __init__(self, path) -> None:
-        self.database = Database(path, bytes(32), create=True)
+        self.database = Database(path, raw(bytes(32)), create=True)
         self.execute = self.database.connection.execute
         self.execute("INSERT INTO device VALUES (1, x'01', x'', x'', 0)")
         self.database.adopt(1)

@@ -211,12 +211,12 @@ def test_promises_survive_power_cuts(recording: Recording) -> None:
 
 
 @pytest.mark.crash
-def test_promises_survive_many_power_cuts(request: pytest.FixtureRequest, scratch: Path) -> None:
-    left, number = request.config.getoption("--rounds", default=0) or MANY_CUTS, 0
+def test_promises_survive_many_power_cuts(rounds: int, seed: int, scratch: Path) -> None:
+    left, number = rounds or MANY_CUTS, 0
     while left:
         cuts = min(left, CUTS_OF_A_RECORDING)
         base = scratch / f"power{number}"
-        survive(record(base), cuts, random.Random(number))
+        survive(record(base), cuts, random.Random(seed + number))
         print(f"{number * CUTS_OF_A_RECORDING + cuts} cuts", flush=True)
         shutil.rmtree(base)
         left, number = left - cuts, number + 1

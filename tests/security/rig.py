@@ -27,6 +27,7 @@ from megafs.sync import boot, recover
 from megafs.sync.objects import Objects
 from megafs.sync.survey import survey
 from tests.support.evil import Brain, Puppet
+from tests.support.keys import raw
 
 WHO = SimpleNamespace(uid=0, gid=0, pid=0, umask=0)
 SETTINGS = Settings(compression=False, host_reply_s=5.0, host_patience_s=5.0)
@@ -58,7 +59,7 @@ class Rig:
         return next(iter(self.puppets.values()))
 
     def database(self, *, create: bool = False) -> Database:
-        return Database(self.paths.index, self.keyring.index_key(self.device.id), create=create)
+        return Database(self.paths.index, raw(self.keyring.index_key(self.device.id)), create=create)
 
     def objects(self, *hosts: HostId) -> Objects:
         return Objects(self.keyring, {host: self.puppets[host] for host in hosts or self.puppets})
@@ -99,7 +100,7 @@ class Rig:
         """Every replicated row as a new device gets it from these hosts alone."""
         objects = self.objects(*hosts)
         found = await survey(objects, self.device.trust)
-        database = Database(self.base / f"{os.urandom(8).hex()}.db", bytes(32), create=True)
+        database = Database(self.base / f"{os.urandom(8).hex()}.db", raw(bytes(32)), create=True)
         try:
             await recover.rebuild(database, objects, self.device.trust, found)
             self.damages = objects.damages

@@ -10,6 +10,7 @@ from megafs.model import ChunkPlace
 from megafs.store.disk import Disk
 from megafs.store.reader import Reader
 from megafs.store.writer import PackWriter
+from tests.support.keys import raw
 
 KEYRING = Keyring.create(RootKey.generate().public)
 
@@ -79,7 +80,7 @@ class Rig:
 
     @staticmethod
     def _new(root) -> Database:
-        database = Database(root / "index.db", bytes(32), create=True)
+        database = Database(root / "index.db", raw(bytes(32)), create=True)
         database.connection.execute("INSERT INTO device VALUES (1, x'01', x'', x'', 0)")
         database.adopt(1)
         database.commit(0)
@@ -95,7 +96,7 @@ class Rig:
     def again(self) -> "Rig":
         """Crash: what is not committed is gone."""
         self.close()
-        database = Database(self.root / "index.db", bytes(32))
+        database = Database(self.root / "index.db", raw(bytes(32)))
         database.adopt(1)
         return Rig(self.root, database)
 

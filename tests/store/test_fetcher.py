@@ -16,6 +16,7 @@ from megafs.model import HostId, Kind, PackId, Policy
 from megafs.packs import shards
 from megafs.store.fetcher import HostFetcher
 from tests.support.hosts import CountingHost, DyingHost, MemoryHost, SlowHost
+from tests.support.keys import raw
 
 CONTENT = random.Random(1).randbytes(300_001)
 RANGE = (149_000, 152_000)  # over the end of the first of two data shards
@@ -79,7 +80,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path):
-    database = Database(tmp_path / "index.db", bytes(32), create=True)
+    database = Database(tmp_path / "index.db", raw(bytes(32)), create=True)
     database.adopt(1)
     world = World(database)
     await world.put_shards()

@@ -33,6 +33,7 @@ from megafs.sync.stream import Stream
 from megafs.sync.survey import survey
 from megafs.sync.watch import Watch
 from tests.support.hosts import DyingHost, MemoryHost
+from tests.support.keys import raw
 
 POLICY = Policy(copies=2)
 DEFAULTS = Settings()
@@ -102,7 +103,7 @@ class Device:
         keyring = world.identity.keyring
         (root / "packs").mkdir(parents=True, exist_ok=True)
         is_new = not (root / "index.db").exists()
-        self.database = Database(root / "index.db", bytes(32), create=is_new)
+        self.database = Database(root / "index.db", raw(bytes(32)), create=is_new)
         self.packs, self.vault, self.ledger = (
             Packs(self.database),
             Vault(self.database),
@@ -242,7 +243,7 @@ async def attached(world: World, root: Path) -> Device:
     (root / "packs").mkdir(parents=True)
     objects = world.objects()
     found = await survey(objects, identity.trust)
-    database = Database(root / "index.db", bytes(32), create=True)
+    database = Database(root / "index.db", raw(bytes(32)), create=True)
     done = await recover.rebuild(database, objects, identity.trust, found)
     signer = identity.signer(recover.next_number(database, found))
     claims = Claims(objects, identity.trust, None, trio.current_time)

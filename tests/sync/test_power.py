@@ -102,12 +102,12 @@ async def run(
     return durable
 
 
-async def test_power_cuts(tmp_path: Path, autojump_clock: object) -> None:
+async def test_power_cuts(memory_disk: Path, autojump_clock: object) -> None:
     blown = 0
     for step in range(1, STEPS, 4):
         world, seen = World(), {}
         signer = world.identity.signer(1)
-        root = tmp_path / str(step) / "1"
+        root = memory_disk / str(step) / "1"
         fuse = Fuse(step)
         durable = await run(world, root, signer, fuse, seen, [b"a", b"b"])
         copy = root.with_name("durable")

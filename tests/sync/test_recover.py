@@ -12,6 +12,7 @@ from megafs.model import HostId
 from megafs.sync import recover
 from megafs.sync.survey import survey
 from tests.support.hosts import Evil, EvilHost
+from tests.support.keys import raw
 from tests.sync.rig import Device, World, attached
 
 CONTENT = ("inode", "dirent", "xattr", "extent", "chunk", "pack", "host", "setting", "doomed")
@@ -145,7 +146,7 @@ async def test_one_evil_host_changes_nothing(world: World, tmp_path: Path, autoj
     (tmp_path / "2").mkdir()
     from megafs.index.database import Database
 
-    database = Database(tmp_path / "2" / "index.db", bytes(32), create=True)
+    database = Database(tmp_path / "2" / "index.db", raw(bytes(32)), create=True)
     await recover.rebuild(database, objects, world.identity.trust, found)
     rows = sorted(database.connection.execute("SELECT * FROM dirent"))
     assert rows == one.tables()["dirent"]
@@ -155,7 +156,7 @@ async def test_one_evil_host_changes_nothing(world: World, tmp_path: Path, autoj
     # With this host alone nothing wrong is ever taken for right.
     alone = world.objects()
     alone.hosts = {evil: liar}
-    database = Database(tmp_path / "3.db", bytes(32), create=True)
+    database = Database(tmp_path / "3.db", raw(bytes(32)), create=True)
     try:
         found = await survey(alone, world.identity.trust)
         await recover.rebuild(database, alone, world.identity.trust, found)
