@@ -40,6 +40,7 @@ class Settings:
 
     cache_bytes: int = 0  # 0: a tenth of the free disk, 20 GiB at most
     compression: bool = True
+    coarse_sizes: bool = False  # nothing compressed, objects of few sizes: what hosts see says still less
     commit_s: float = 1.0
     pack_idle_s: float = 10.0  # a pack closes this long after its last byte
     pack_age_s: float = 20.0  # or this long after its first

@@ -115,7 +115,13 @@ class Engine:
         self.alarms = Alarms(database.connection)
         self.disk = disk or Disk(paths.packs)
         database.sync_wal()  # after a kill it may hold commits that no disk has yet: resume removes files on their word
-        self.writer = PackWriter(self.disk, device.keyring, self.packs, compress=settings.compression)
+        self.writer = PackWriter(
+            self.disk,
+            device.keyring,
+            self.packs,
+            compress=settings.compression and not settings.coarse_sizes,
+            coarse=settings.coarse_sizes,
+        )
         self.writer.resume()
         limit = options.cache_bytes or settings.cache_bytes or default_limit(self.disk.free_bytes())
         self.settings = replace(settings, cache_bytes=limit)

@@ -71,7 +71,9 @@ class Keeping:
         device, self._local = local.device, local
         # Prompt: lanes and packs have pauses of their own, and a pack goes elsewhere rather than wait for a host.
         self._objects = Objects(device.keyring, {host: stack.prompt for host, stack in local.stacks.items()})
-        self._stream = Stream(local.database, device.keyring, device.signer, time.time)
+        self._stream = Stream(
+            local.database, device.keyring, device.signer, time.time, coarse=local.settings.coarse_sizes
+        )
         standing = Standing(term=self._stream.position.term, device=device.id)
         self._claims = Claims(self._objects, device.trust, standing, since_boot_s)
         self.shipper = self._shipper(lost)

@@ -5,7 +5,7 @@
                           padding: random bytes, so that a host cannot tell where the chunks end
     stored - 94           the sealed FOOTER, which says where the directory is
 
-A full pack is exactly PACK_BYTES long, one closed early is padded by Padme (at most 12 % more). Chunks that died before
+A full pack is exactly PACK_BYTES long, one closed early is padded (packs.sizes). Chunks that died before
 the pack was closed have no entry, so entries may leave gaps. The index holds everything that the directory says; the
 directory is there to rebuild it and for the recipient of a pack who has no index.
 
@@ -25,6 +25,7 @@ from struct import Struct
 from megafs.config import CHUNK_BYTES, KIB, PACK_BYTES
 from megafs.errors import Corrupt
 from megafs.model import Bytes, ChunkId, ChunkPlace, PackNumber
+from megafs.packs import sizes
 
 ENTRY = Struct(">16sIIIB32s")  # chunk id, offset, sealed, plain, codec, digest
 assert ENTRY.size == 61
@@ -35,7 +36,7 @@ CODECS = (0, 1)
 
 # Sealing adds 56 bytes in front and a tag of 16 for each 16 KiB and for the rest (crypto.seal; a test compares).
 SEAL_HEADER_BYTES, SEAL_TAG_BYTES, SEAL_SEGMENT_BYTES = 56, 16, 16 * KIB
-SMALLEST_PACK_BYTES = 4 * KIB  # one small file more or less must not show
+SMALLEST_PACK_BYTES = sizes.PACK_LEAST[False]
 
 
 def sealed_bytes(plain_bytes: int) -> int:
@@ -66,14 +67,6 @@ class Layout:
         return self.stored_bytes - FOOTER_SEALED_BYTES
 
 
-def padme(size: int) -> int:
-    """Round up so that only O(log log size) bits of the size show (Nikitin et al., PETS 2019)."""
-    assert size > 1
-    exponent = size.bit_length() - 1
-    free = (1 << max(0, exponent - exponent.bit_length())) - 1
-    return (size + free) & ~free
-
-
 def _needed(used: int, count: int) -> int:
     return used + sealed_bytes(count * ENTRY.size) + FOOTER_SEALED_BYTES
 
@@ -83,12 +76,12 @@ def fits(used: int, count: int, next_sealed: int) -> bool:
     return _needed(used + next_sealed, count + 1) <= PACK_BYTES
 
 
-def layout(used: int, count: int, *, full: bool) -> Layout:
+def layout(used: int, count: int, *, full: bool, coarse: bool = False) -> Layout:
     """How to close a pack of ``used`` bytes of chunks, ``count`` of which get an entry. ``full``: because nothing more
-    fits, so that it gets the one size of all full packs; else it is padded."""
+    fits, so that it gets the one size of all full packs; else it is padded, finely or coarsely (packs.sizes)."""
     needed = _needed(used, count)
     assert 0 < needed <= PACK_BYTES
-    stored = PACK_BYTES if full else padme(max(needed, SMALLEST_PACK_BYTES))
+    stored = PACK_BYTES if full else sizes.pack_bytes(needed, coarse=coarse)
     return Layout(
         count=count,
         directory_offset=used,

@@ -84,10 +84,11 @@ class PackWriter:
         packs: Packs,
         *,
         compress: bool = True,
+        coarse: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._disk, self.keyring, self._packs = disk, keyring, packs
-        self.compress = compress
+        self.compress, self._coarse = compress, coarse
         self._clock = clock
         self._limiter = trio.CapacityLimiter(SEALING_THREADS)
         self.current: OpenPack | None = None
@@ -287,7 +288,8 @@ class PackWriter:
         while pack.unwritten:
             await pack.idle.wait()
         places = self._packs.places(pack.number)
-        where = layout(pack.position, len(places), full=not fits(pack.position, pack.chunks, sealed_bytes(CHUNK_BYTES)))
+        is_full = not fits(pack.position, pack.chunks, sealed_bytes(CHUNK_BYTES))
+        where = layout(pack.position, len(places), full=is_full, coarse=self._coarse)
         directory = self.keyring.seal(Kind.DIRECTORY, (pack.id,), encode_directory(places))
         footer = self.keyring.seal(Kind.FOOTER, (pack.id,), encode_footer(where))
         disk, total = self._disk, where.stored_bytes

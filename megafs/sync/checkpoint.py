@@ -26,7 +26,7 @@ from megafs.model import HostId, Kind
 from megafs.sync import pace
 from megafs.sync.packing import Landscape
 from megafs.sync.ship import Commits, Shipper
-from megafs.sync.statements import CheckpointList, ListedPart, Step, framed, packed
+from megafs.sync.statements import CheckpointList, ListedPart, Step, framed, packed, padded
 from megafs.sync.stream import Stream, facts
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,9 @@ class Checkpointer:
 
     def _sealed(self, piece: CutPart) -> tuple[KnownPart, bytes]:
         ident = urandom(16)
-        sealed = self._keyring.seal(Kind.PART, [ident_part(ident)], packed(piece.changeset))
+        coarse = self._stream.coarse
+        body = padded(packed(piece.changeset, coarse=coarse), 0, coarse=coarse)
+        sealed = self._keyring.seal(Kind.PART, [ident_part(ident)], body)
         known = KnownPart(
             id=ident,
             range=piece.range,

@@ -5,7 +5,7 @@
 | 4 bytes | length of the statement, big endian |
 | 64 bytes | Ed25519 signature of the statement by the device |
 | statement | canonical JSON of one of the classes below (boot bodies are only this) |
-| rest | of a commit: its changeset, zstd; of all others: nothing |
+| rest | of a commit: its changeset, zstd, then zeros (padding); of all others: nothing |
 
 The seal binds kind, place and vault before anything is parsed, the signature says which device wrote it, and the
 statement holds the digest of the rest. A commit names the one before it by its hash: SHA-256 of the sealed object.
@@ -37,10 +37,13 @@ from megafs.crypto.identity import (
 from megafs.crypto.keys import KeyringFields
 from megafs.errors import Corrupt, Unauthentic
 from megafs.model import Bytes, VaultId
+from megafs.packs.sizes import object_bytes
 
 FRAME = struct.Struct(">I64s")  # length of the statement, signature
 assert FRAME.size == 68
 CHANGESET_BYTES = 1 << 30  # of one commit object, decompressed; 20,000 rows take 2 to 4 MiB
+STORED_DESCRIPTOR = 0b1110_0000  # of a zstd frame: eight bytes of content size, one segment, no checksum
+STORED_BLOCK_BYTES = 128 << 10  # the most that RFC 8878 allows
 COMPRESSION_LEVEL = 3  # changesets shrink to a third; level 1 saves little of the 20 ms per MiB
 NUMBER_STOP = 1 << 23  # device numbers: ids are number << 40 | counter, within 63 bits
 
@@ -306,9 +309,29 @@ def own_head(body: bytes) -> Head:
     return parse(Head, body[FRAME.size : FRAME.size + length])
 
 
-def packed(changeset: bytes) -> bytes:
-    """A changeset or part as it travels."""
+def packed(changeset: bytes, *, coarse: bool = False) -> bytes:
+    """A changeset or part as it travels, not yet padded. ``coarse``: its size is that of the changeset, whatever stands
+    in it beside what."""
+    if coarse:
+        return stored_frame(changeset)
     return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(changeset)
+
+
+def stored_frame(data: bytes) -> bytes:
+    """A zstd frame (RFC 8878) of raw blocks: every decoder reads it, and nothing in it was compressed."""
+    parts = [zstandard.FRAME_HEADER, bytes([STORED_DESCRIPTOR]), struct.pack("<Q", len(data))]
+    starts = range(0, len(data), STORED_BLOCK_BYTES) or [0]
+    for start in starts:
+        block = data[start : start + STORED_BLOCK_BYTES]
+        is_last = start + STORED_BLOCK_BYTES >= len(data)
+        parts += [(len(block) << 3 | is_last).to_bytes(3, "little"), block]
+    return b"".join(parts)
+
+
+def padded(frame: bytes, beside: int, *, coarse: bool) -> bytes:
+    """A packed changeset with zeros behind it, so that it and ``beside`` bytes of other things have a size that tells
+    little."""
+    return frame + bytes(object_bytes(beside + len(frame), coarse=coarse) - beside - len(frame))
 
 
 def unpacked(data: Bytes, size: int) -> bytes:
@@ -322,7 +345,7 @@ def unpacked(data: Bytes, size: int) -> bytes:
         plain = stream.decompress(bytes(data))
     except zstandard.ZstdError as error:
         raise Corrupt(f"changeset: {error}") from error
-    if len(plain) != size or stream.unused_data:
+    if len(plain) != size or stream.unused_data.strip(b"\0"):  # zeros are padding
         raise Corrupt("changeset: not of the size announced")
     return plain
 

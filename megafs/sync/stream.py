@@ -20,6 +20,7 @@ from megafs.index.schema import VERSION
 from megafs.model import COUNTER_BITS, Kind, PackNumber
 from megafs.sync.pace import Batch
 from megafs.sync.statements import (
+    FRAME,
     NOTHING,
     Acknowledged,
     CommitHeader,
@@ -31,6 +32,7 @@ from megafs.sync.statements import (
     commit_body,
     framed,
     packed,
+    padded,
     step_hash,
 )
 
@@ -106,7 +108,17 @@ def facts(packs: Packs, numbers: Iterable[int]) -> tuple[PackFact, ...]:
 class Stream:
     """Owner of the position."""
 
-    def __init__(self, database: Database, keyring: Keyring, signer: Signer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        signer: Signer,
+        clock: Callable[[], float],
+        *,
+        coarse: bool = False,
+    ) -> None:
+        """``coarse``: sizes of objects tell hosts still less (packs.sizes)."""
+        self.coarse = coarse
         self._database, self._keyring, self.signer, self._clock = database, keyring, signer, clock
         self._ledger, self._packs = Ledger(database.connection), Packs(database)
         self._alarms = Alarms(database.connection)
@@ -135,7 +147,6 @@ class Stream:
     def seal(self, draft: Draft) -> Frozen:
         """Thread. Join, compress, sign and seal; touches nothing shared."""
         changeset, changes = joined(draft.changesets)
-        rest = packed(changeset)
         position, certificate = draft.position, self.signer.certificate
         device, seq = self.signer.device, position.next_seq
         header = CommitHeader(
@@ -149,10 +160,14 @@ class Stream:
             made_s=draft.made_s,
             changes=changes,
             changeset_bytes=len(changeset),
-            digest=sha256(rest).digest(),
+            digest=bytes(32),
             packs=draft.packs,
             certificate=certificate,
         )
+        # The statement's length depends on counts that hosts need not know: it is padded together with the rest.
+        beside = FRAME.size + len(encode(header))
+        rest = padded(packed(changeset, coarse=self.coarse), beside, coarse=self.coarse)
+        header = replace(header, digest=sha256(rest).digest())
         body = commit_body(self.signer, header, rest)
         sealed = self._keyring.seal(Kind.COMMIT, [ident_commit(device, seq)], body)
         return Frozen(step=Step(device=device, seq=seq, hash=step_hash(sealed)), sealed=sealed, draft=draft)

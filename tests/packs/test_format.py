@@ -13,6 +13,7 @@ from megafs.crypto import seal
 from megafs.errors import Corrupt
 from megafs.model import ChunkId, ChunkPlace, PackNumber
 from megafs.packs import format as packs
+from megafs.packs import sizes
 from megafs.packs.codec import Codec
 
 NUMBER = PackNumber(1 << 40 | 7)
@@ -88,13 +89,13 @@ def test_a_pack_of_the_smallest_chunks():
 
 @given(st.integers(2, 1 << 40))
 def test_padme(size):
-    padded = packs.padme(size)
+    padded = sizes.padme(size)
     assert size <= padded <= size * 1.12
-    assert packs.padme(padded) == padded
+    assert sizes.padme(padded) == padded
 
 
 def test_padme_by_hand():
-    assert [packs.padme(size) for size in (2, 9, 100, 1000, 1_000_001, 16 * MIB - 1, 16 * MIB)] == [
+    assert [sizes.padme(size) for size in (2, 9, 100, 1000, 1_000_001, 16 * MIB - 1, 16 * MIB)] == [
         2,
         10,
         104,
@@ -103,8 +104,17 @@ def test_padme_by_hand():
         16 * MIB,
         16 * MIB,
     ]
-    sizes = {packs.padme(size) for size in range(MIB, 2 * MIB)}
-    assert len(sizes) <= 33
+    shown = {sizes.padme(size) for size in range(MIB, 2 * MIB)}
+    assert len(shown) <= 33
+
+
+@given(st.integers(1, PACK_BYTES), st.booleans())
+def test_every_pack_has_one_of_few_sizes(needed, coarse):
+    shown = sizes.pack_bytes(needed, coarse=coarse)
+    assert needed <= shown <= PACK_BYTES
+    assert shown == sizes.pack_bytes(shown, coarse=coarse)
+    if coarse:
+        assert shown in {MIB << power for power in range(5)}
 
 
 def frozen():

@@ -39,7 +39,7 @@ class Rig:
     """One vault: its keys, its hosts, one state directory."""
 
     def __init__(self, base: Path, hosts: int = 1, policy: Policy | None = None) -> None:
-        self.base, self.brain = base, Brain()
+        self.base, self.brain, self.settings = base, Brain(), SETTINGS
         self.root, self.recovery = RootKey.generate(), RecoveryKey.generate()
         self.keyring = Keyring.create(self.root.public)
         self.device = first_device(self.keyring, self.root)
@@ -85,7 +85,7 @@ class Rig:
         stacks = {
             spec.id: stacked(self.puppets[spec.id], label=spec.label, reply_s=5, patience_s=1) for spec in self.specs
         }
-        engine = Engine(self.paths, self.device, database, SETTINGS, MountOptions(), stacks)
+        engine = Engine(self.paths, self.device, database, self.settings, MountOptions(), stacks)
         try:
             async with trio.open_nursery() as nursery:
                 for loop in (engine.commits.run, engine.content.run, engine.cache.run, engine.shipper.run):

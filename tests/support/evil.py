@@ -4,6 +4,7 @@ A ``Puppet`` wraps a true host. What it takes it stores; what it says goes throu
 or comes from ``world``, an older or another picture of itself. All puppets of a ``Brain`` share one transcript.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ class Seen:
     verb: str
     name: str
     data: bytes = b""
+    served: bytes | None = None  # of a get: what it answered; None: nothing
+    at_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,9 +71,10 @@ class Puppet(Wrapped):
         await self._inner.put(name, data)
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        self.brain.transcript.append(Seen(host=self.label, verb="get", name=name))
         await self._inner.usage()  # a checkpoint, as every request has one
         data = self._served(name)
+        served = None if data is None else data[start:stop]
+        self.brain.transcript.append(Seen(host=self.label, verb="get", name=name, served=served))
         if data is None:
             raise ObjectMissing(f"{self.label}: no object {name}")
         return data[start:stop]

@@ -5,12 +5,14 @@ from hashlib import sha256
 from os import urandom
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from megafs.crypto.identity import DeviceKey, Pinned, Revoked, issue_device, issue_epoch
 from megafs.errors import Corrupt, Unauthentic
 from megafs.index.schema import VERSION
+from megafs.packs import sizes
 from megafs.sync.statements import (
     FRAME,
     NOTHING,
@@ -27,6 +29,7 @@ from megafs.sync.statements import (
     commit_body,
     framed,
     packed,
+    padded,
     parse_commit,
     unframed,
     unpacked,
@@ -203,5 +206,22 @@ def test_bombs_and_lies_about_sizes_are_refused() -> None:
         unpacked(b"", 0)
     with pytest.raises(Corrupt):
         unpacked(bomb + b"x", 10 << 20)
+    for padding in (b"\1", bytes(50) + b"\1", bomb):
+        with pytest.raises(Corrupt):
+            unpacked(bomb + padding, 10 << 20)
     assert unpacked(packed(b""), 0) == b""
     assert FRAME.size == 68
+
+
+@pytest.mark.parametrize("size", [0, 1, (128 << 10) - 1, 128 << 10, (128 << 10) + 1, 1 << 20])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_padded_changesets_come_back_and_show_little(size: int, coarse: bool) -> None:
+    data = urandom(size // 2) + bytes(size - size // 2)
+    frame = packed(data, coarse=coarse)
+    sent = padded(frame, 100, coarse=coarse)
+    assert unpacked(sent, size) == unpacked(frame, size) == data
+    assert zstandard.ZstdDecompressor().decompress(sent) == data
+    whole = len(sent) + 100
+    assert whole & (whole - 1) == 0 if coarse else whole == sizes.padme(max(4096, len(frame) + 100))
+    if coarse:  # nothing about the content shows
+        assert len(packed(bytes(size), coarse=True)) == len(packed(urandom(size), coarse=True))
