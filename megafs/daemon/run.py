@@ -19,7 +19,7 @@ import trio
 
 from megafs.config import MountOptions, Settings, VaultPaths, settings_from
 from megafs.control.server import Handler, serving
-from megafs.daemon import process, secrets
+from megafs.daemon import anew, process, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
 from megafs.daemon.device import Device, locked
@@ -55,6 +55,7 @@ USAGE_EVERY_S = 300.0  # how often hosts are asked for their free space
 SICK_S = 1.0  # before a loop goes on that met a sick disk
 READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
 SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in Python (fuse.loop); the default is 5 ms
+LOST = "the index failed, and it is not known which changes are lost: unmount and mount again"
 DEFAULT_OPTIONS = ("default_permissions", "subtype=megafs")
 
 
@@ -82,11 +83,13 @@ def run(
         async def serve() -> None:
             async with connected(Vault(database).hosts(), opener) as stacks:
                 await catch_up(paths, database, device, stacks)
-                engine = Engine(paths, device, database, settings, options, stacks)
+                session = Session(
+                    Engine(paths, device, database, settings, options, stacks), mountpoint, options, opener
+                )
                 try:
-                    await Session(engine, mountpoint, options, opener).run(ready)
+                    await session.run(ready)
                 finally:
-                    engine.close()
+                    session.close()
 
         trio.run(serve)
 
@@ -169,7 +172,10 @@ class Session:
 
     def __init__(self, engine: Engine, mountpoint: Path, options: MountOptions, opener: Opener) -> None:
         self.engine, self.mountpoint, self.options = engine, mountpoint, options
+        self._former: Engine | None = None  # requests that began before the index failed may still read through it
         self._opener = opener
+        self._calls: dict[str, Handler] = {}
+        self._answering = trio.Event()
         self.operations = Operations(
             engine.names,
             engine.content,
@@ -207,20 +213,64 @@ class Session:
         self._mount()
         try:
             async with trio.open_nursery() as nursery:
-                for loop_forever in (engine.commits.run, engine.content.run, engine.cache.run, *engine.keeping.loops()):
-                    nursery.start_soon(self._outliving, loop_forever)
-                nursery.start_soon(self._ask_usage)
+                nursery.start_soon(self._live)
+                nursery.start_soon(self._answer)
                 nursery.start_soon(self._obey_signals)
-                engine.commits.on_durable = self._on_durable
-                async with serving(engine.paths.root, self._handlers()):
-                    nursery.start_soon(self._tell_when_ready, ready)
-                    await pyfuse3.main(min_tasks=READERS)
+                nursery.start_soon(self._tell_when_ready, ready)
+                await pyfuse3.main(min_tasks=READERS)
                 await self._last_commit()
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=True)
             loop.uninstall()
         log.info("unmounted %s", engine.paths.root.name)
+
+    async def _live(self) -> None:
+        """The loops, and once more with another engine whenever the index failed and can be read again."""
+        while True:
+            engine, known = self.engine, None
+            async with trio.open_nursery() as nursery:
+                for loop_forever in (engine.commits.run, engine.content.run, engine.cache.run, *engine.keeping.loops()):
+                    nursery.start_soon(self._outliving, loop_forever)
+                nursery.start_soon(self._ask_usage)
+                engine.commits.on_durable = self._on_durable
+                await engine.commits.given_up.wait()
+                await anew.until_well(engine)
+                known = anew.before(engine)
+                if known is None:
+                    self.operations.read_only = LOST
+                    await trio.sleep_forever()
+                nursery.cancel_scope.cancel()
+            assert known is not None
+            self.engine = await anew.begin(engine, known, self.operations, self._anew)
+            if self._former is not None:
+                self._former.close()
+            self._former = engine
+            self._calls.update(self._handlers())
+
+    async def _answer(self) -> None:
+        """The CLI's calls; through whichever engine there is."""
+        self._calls.update(self._handlers())
+        async with serving(self.engine.paths.root, self._calls):
+            self._answering.set()
+            await trio.sleep_forever()
+
+    def _anew(self, former: Engine, given_out: int) -> Engine:
+        database = Database(former.paths.index, former.device.keyring.index_key(former.device.id))
+        try:
+            database.adopt(former.device.number, given_out)
+            engine = Engine(former.paths, former.device, database, former.settings, self.options, former.stacks)
+        except BaseException:
+            database.close()  # it holds the lock of who writes
+            raise
+        engine.takeover.tell = self._taken_over
+        return engine
+
+    def close(self) -> None:
+        """After the mount has gone."""
+        for engine in (self._former, self.engine):
+            if engine is not None:
+                engine.close()
 
     async def _outliving(self, loop_forever: Callable[[], Awaitable[None]]) -> None:
         """A loop that met an index which its disk does not give: the mount stays, to be read, and says why."""
@@ -264,6 +314,7 @@ class Session:
             self._taken_over()
 
     async def _tell_when_ready(self, ready: Callable[[], None]) -> None:
+        await self._answering.wait()
         # In a thread: it asks the mount, and we are the ones who answer.
         await trio.to_thread.run_sync(raise_read_ahead, self.mountpoint)
         ready()

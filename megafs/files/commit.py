@@ -38,6 +38,7 @@ class Committer:
         self._newest_pack = newest_pack
         self.durable = 0  # newest outbox number whose WAL sync has returned
         self.failing: MegaFSError | None = None  # why the last commit failed; None: it did not
+        self.given_up = trio.Event()  # the index failed in the middle of a change
         self.on_durable: Callable[[], None] = lambda: None
 
     def destructive(self) -> trio.Event | None:
@@ -65,7 +66,16 @@ class Committer:
     def give_up(self, error: Exception) -> None:
         """The index failed in the middle of a change."""
         self._database.give_up(error)
+        self.failing = DiskError(self._database.given_up)
+        self.given_up.set()
         self.ask()
+
+    def end(self, error: MegaFSError) -> None:
+        """No commit will follow: whoever waits for one is told why, whoever waits for one to be over goes on."""
+        self.failing = error
+        self._finished = self._started + 1
+        self._over.set()
+        self._open.set()
 
     def note_change(self) -> None:
         """A request changed rows or content. Cheap: called for every one."""
@@ -96,7 +106,8 @@ class Committer:
             self.failing = None
         except (NoSpace, DiskError, Corrupt) as error:
             self.failing = error
-            log.warning("commit failed, trying again every second: %s", error)
+            if not self.given_up.is_set():  # told when it was
+                log.warning("commit failed, trying again every second: %s", error)
         finally:
             self._finished = number
             self._over.set()
@@ -104,6 +115,8 @@ class Committer:
 
     async def _commit(self) -> None:
         content, writer, database = self._content, self._writer, self._database
+        if database.given_up:
+            raise DiskError(database.given_up)
         if content.has_work():
             await content.flush()
         await writer.sync()

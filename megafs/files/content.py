@@ -5,7 +5,8 @@ cache, never for a host. Landing (adding chunk and extent rows) is held back bet
 commit, so the index never names bytes that are not synced.
 """
 
-from collections.abc import Callable, Sequence
+import errno
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -78,16 +79,19 @@ class Content:
 
     async def run(self) -> None:
         """The sealer: takes full runs as they come, everything when RAM fills. Ends by cancellation."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self.settler.run)
-            while True:
-                await self._work.wait()
-                self._work = trio.Event()
-                await self._launch(self._take_off(everything=self.is_pressed()))
-                if self.failing is not None:
-                    await trio.sleep(RETRY_S)
-                    self._work.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self.settler.run)
+                while True:
+                    await self._work.wait()
+                    self._work = trio.Event()
+                    await self._launch(self._take_off(everything=self.is_pressed()))
+                    if self.failing is not None:
+                        await trio.sleep(RETRY_S)
+                        self._work.set()
+        finally:
+            self._nursery = None
 
     def is_pressed(self) -> bool:
         """Whether dirty runs take more than half of the RAM they may."""
@@ -161,6 +165,18 @@ class Content:
     def unsealed_bytes(self) -> int:
         """Accepted and not yet in a pack."""
         return self._pending.dirty + self._pending.aloft
+
+    def end(self, error: MegaFSError) -> set[Ino]:
+        """Nothing will be sealed any more: whoever waits for room is told why. Returns the files with content that is
+        lost by this."""
+        self.failing = error
+        self._landed.set()
+        return set(self._pending.nodes)
+
+    def note_lost(self, inos: Iterable[Ino]) -> None:
+        """Accepted content of these files is gone; whoever has one open hears it at the next write or fsync."""
+        self._error_serial += 1
+        self.errors.update(dict.fromkeys(inos, (self._error_serial, errno.EIO)))
 
     # -- sealing
 

@@ -273,6 +273,14 @@ class Namespace:
         self._content.forget(ino)
         self._inodes.delete(ino)
 
+    def has(self, ino: Ino) -> bool:
+        """Whether the index has it, with or without a name."""
+        return self._inodes.get(ino) is not None
+
+    def expect_forget(self) -> None:
+        """The index was opened anew under a kernel that lives on: unlinked inodes may still be in use."""
+        self.unlinked.update(self._inodes.unlinked())
+
     def purge_left_over(self) -> int:
         """At mount: unlinked inodes of the last time, which no kernel knows any more. Returns how many."""
         left = self._inodes.unlinked()

@@ -5,58 +5,27 @@ trio thread; only read, write, fsync and destructive requests during a commit ev
 """
 
 import errno
-import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from megafs.config import NAME_BYTES
-from megafs.errors import DiskError, MegaFSError, NoSpace, ReadOnly, Refused
+from megafs.errors import DiskError, MegaFSError, NoSpace, ReadOnly
 from megafs.files import acl
 from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import DOTS, Change, Namespace
 from megafs.files.xattrs import Xattrs
+from megafs.fuse.answers import answers
 from megafs.fuse.replies import Replies
-from megafs.index.database import SICK
 from megafs.model import Ino
 
 log = logging.getLogger(__name__)
-P = ParamSpec("P")
-R = TypeVar("R")
-Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 WRITING = os.O_WRONLY | os.O_RDWR
 ONLY_READING = {"lookup", "getattr", "readlink", "readdir", "read", "statfs", "getxattr", "listxattr"}
-
-
-def answers(handler: Handler[P, R]) -> Handler[P, R]:
-    """Every error of ours becomes its errno; a bug becomes EIO and a traceback in the log."""
-
-    async def answering(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await handler(self, *args, **kwargs)
-        except Refused as error:
-            raise FUSEError(error.code) from None
-        except (ReadOnly, NoSpace) as error:  # status says why; the log has it once, where it began
-            raise FUSEError(error.code) from error
-        except MegaFSError as error:
-            self.note_failure(handler.__name__, error)
-            raise FUSEError(error.code) from error
-        except SICK as error:
-            self.index_failed(handler.__name__, error)
-            raise FUSEError(errno.EIO) from error
-        except FUSEError:
-            raise
-        except Exception:
-            log.exception("bug in %s", handler.__name__)
-            raise FUSEError(errno.EIO) from None
-
-    functools.update_wrapper(answering, handler)
-    return answering
 
 
 def kept_time(time_ns: int) -> int:
@@ -99,9 +68,19 @@ class Operations(pyfuse3.Operations):
         self._next_handle = 1
         self._open_counts: dict[Ino, int] = {}
         self._forgotten: set[Ino] = set()  # unlinked, forgotten by the kernel, still open
+        self._gone: set[Ino] = set()  # open, but the index lost them (begin_anew)
         self.read_only: str = ""  # why; empty: it is not
         self.failures = 0
         self.last_failure = ""
+
+    def begin_anew(self, names: Namespace, content: Content, xattrs: Xattrs, commits: Committer) -> None:
+        """The same mount goes on with an index that may lack its newest changes."""
+        self._names, self._content, self._xattrs, self._commits = names, content, xattrs, commits
+        names.expect_forget()
+        self._forgotten &= names.unlinked
+        self._gone = {ino for ino in self._open_counts if not names.has(ino)}
+        for handle in self._handles.values():
+            handle.seen = 0
 
     def note_failure(self, request: str, error: MegaFSError) -> None:
         """Count and log an error that is not the caller's own; one line each second at most would still name them
@@ -322,6 +301,8 @@ class Operations(pyfuse3.Operations):
         return len(buf)
 
     def _report_late(self, handle: Handle) -> None:
+        if handle.ino in self._gone:
+            raise FUSEError(errno.EIO)
         late = self._content.late_error(handle.ino, handle.seen)
         if late is not None:
             handle.seen = late[0]
@@ -339,6 +320,7 @@ class Operations(pyfuse3.Operations):
             self._open_counts[ino] = left
             return
         del self._open_counts[ino]
+        self._gone.discard(ino)
         if ino in self._forgotten:
             self._forgotten.discard(ino)
             self._names.purge(ino)

@@ -92,7 +92,9 @@ class Database:
         self._wal_fd = -1
         self._wal_named = False  # its directory entry is durable
         self._wal_doubtful = False  # a sync failed: Linux then calls the lost pages clean, so a second sync would lie
-        self._given_up = ""  # why nothing is committed any more
+        self.given_up = ""  # why nothing is committed any more
+        self._changes_known = True  # no error ended the transaction in an unknown state
+        self._forgotten: bytes | None = None  # what the COMMIT that ended it would have made durable
         self._session: apsw.Session
         self._begin()
 
@@ -105,11 +107,17 @@ class Database:
                 for statement in wanted:
                     self.connection.execute(statement)
 
-    def adopt(self, device: int) -> None:
-        """Hand out ids of this device from now on."""
+    def adopt(self, device: int, given_out: int = 0) -> None:
+        """Hand out ids of this device from now on, none up to ``given_out``."""
         self.device = device
         row = self.connection.execute("SELECT counter FROM device WHERE number = ?", (device,)).get
-        self._counter = self._counter_written = int(row or 0)
+        self._counter_written = int(row or 0)
+        self._counter = max(self._counter_written, given_out)
+
+    @property
+    def given_out(self) -> int:
+        """The counter of the newest id."""
+        return self._counter
 
     def new_id(self) -> int:
         """The next ``device << 40 | counter``; never handed out again, also after a crash (its rows are gone too)."""
@@ -135,8 +143,8 @@ class Database:
         DiskError, the transaction goes on then. An error of SQLite that ended it passes: the rows are gone, so the
         daemon must go too, and is started again with the last commit."""
         connection = self.connection
-        if self._given_up:
-            raise DiskError(self._given_up)
+        if self.given_up:
+            raise DiskError(self.given_up)
         assert connection.in_transaction, "an error ended the transaction; the rows of this one are incomplete"
         if self._counter != self._counter_written:
             connection.execute("UPDATE device SET counter = ? WHERE number = ?", (self._counter, self.device))
@@ -160,6 +168,7 @@ class Database:
             if connection.in_transaction:  # the session goes on; the row is made anew by the next attempt
                 connection.execute("DELETE FROM outbox WHERE n = ?", (logged,))
                 raise NoSpace("the disk of the state directory is full") from error
+            self._forgotten = changeset
             raise
         self._session.close()
         self._counter_written = self._counter
@@ -192,13 +201,41 @@ class Database:
             self._wal_doubtful = False
 
     def give_up(self, error: Exception) -> None:
-        """A change may have been broken off in its middle: from now on nothing is committed, so that the next mount
-        finds the last commit, which is whole. What was not synced since is lost, as in a crash; reading goes on."""
-        if not self._given_up:
-            self._given_up = f"the index could not be read ({error}): unmount, see to the disk, mount again"
-            log.error("%s", self._given_up)
+        """A change may have been broken off in its middle: from now on nothing is committed, so that whoever opens the
+        index anew (daemon.anew, or the next mount) finds the last commit, which is whole. What was not synced since is
+        lost, as in a crash; reading goes on."""
+        if not self.given_up:
+            self.given_up = f"the index could not be read ({error}): waiting for its disk"
+            log.error("%s", self.given_up)
         if not self.connection.in_transaction:
+            self._changes_known = self._forgotten is not None
             self.connection.execute("BEGIN")  # or what the loops still change would be committed one by one
+
+    def forgotten_changes(self) -> bytes | None:
+        """After ``give_up``: the changeset of the transaction that will never be committed; None when an error ended it
+        before, so that nobody knows what was in it."""
+        if not self._changes_known:
+            return None
+        return self._session.changeset() if self._forgotten is None else self._forgotten
+
+    def stop_writing(self) -> None:
+        """After ``give_up``: end the transaction and show the last commit to who still reads here."""
+        self._session.close()
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self.connection.execute("PRAGMA query_only=ON; PRAGMA shrink_memory")
+
+    def is_well(self) -> bool:
+        """Thread. Whether every page of the index can be read, and what it says fits together; through a connection of
+        its own. Costs as long as reading all of it takes."""
+        try:
+            probe = connect(self.path, self._key, 8192, vfs=self._vfs)
+            try:
+                return bool(probe.execute("PRAGMA quick_check(1)").get == "ok")
+            finally:
+                probe.close()
+        except (DamagedIndex, *SICK):
+            return False
 
     def rollback(self) -> None:
         """Forget the open transaction."""

@@ -65,6 +65,17 @@ class SickDisk:
         self.mood.write_text(mood)
         Path("/proc/sys/vm/drop_caches").write_text("1")
 
+    def turn_read_only(self) -> None:
+        """As ext4 with ``errors=remount-ro`` does after an error of its own: at once, under files open for writing, and
+        for good."""
+        run("mount", "-o", "remount,errors=remount-ro", str(self.root))
+        Path("/sys/fs/ext4", Path(self.device).name, "trigger_fs_error").write_text("1")
+
+    def remount(self) -> None:
+        """What its owner does then."""
+        run("umount", str(self.root))
+        mount(self.device, self.root)
+
     def fill(self) -> Path:
         """Nothing is left on it; returns the file to remove."""
         filler = self.root / "filler"
@@ -83,6 +94,10 @@ def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert not done.returncode, f"{command}: {done.stderr}"
     return done.stdout.strip()
+
+
+def mount(device: str, root: Path) -> None:
+    run("mount", "-t", "ext4", "-o", "errors=continue", device, str(root))
 
 
 @contextmanager
@@ -105,7 +120,7 @@ def sick_disk(base: Path, size_bytes: int) -> Iterator[SickDisk]:
             time.sleep(0.02)  # another process is starting
         device = run("losetup", "--find", "--show", "--direct-io=on", str(served / "image"))
         try:
-            run("mount", "-t", "ext4", "-o", "errors=continue", device, str(root))
+            mount(device, root)
             try:
                 yield SickDisk(root=root, mood=mood, device=device)
             finally:
