@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from megafs.config import NAME_BYTES, SYMLINK_BYTES
 from megafs.errors import Refused
+from megafs.files import setid
 from megafs.files.content import Content
 from megafs.files.xattrs import Xattrs
 from megafs.index.inodes import Inodes
@@ -32,6 +33,20 @@ class Change(NamedTuple):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     ctime_ns: int | None = None
+
+    def asks_nothing(self) -> bool:
+        """As the kernel says that a write has to take away set-id bits (or, with a ctime, chown without an id)."""
+        return self[:6] == NOTHING
+
+    def is_by_others(self) -> bool:
+        """Whether this may be a write, truncate or chown, which take away set-id bits: chmod has a mode and a ctime."""
+        _, uid, gid, size, _, _, ctime_ns = self
+        if self.mode is not None and ctime_ns is None:
+            return True
+        return uid is not None or gid is not None or size is not None or self.asks_nothing()
+
+
+NOTHING = (None,) * 6
 
 
 class Namespace:
@@ -201,8 +216,11 @@ class Namespace:
             self._inodes.touch_and_link(old_parent, now_ns, -1)
             self._inodes.touch_and_link(new_parent, now_ns, 1)
 
-    def change(self, ino: Ino, change: Change) -> Attributes:
-        """SETATTR. The kernel has cleared set-id bits where they must go and owns times that it sends."""
+    def change(
+        self, ino: Ino, change: Change, *, by: int = 0, may_set_gid: setid.MayKeep = lambda gid: True
+    ) -> Attributes:
+        """SETATTR by user ``by``. The kernel has cleared set-id bits where they must go, but for what ``setid`` says.
+        It owns times that it sends."""
         row = self.get(ino)
         _, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, _ = row
         now_ns = self._now_ns()
@@ -215,6 +233,10 @@ class Namespace:
         if change.mode is not None:
             mode = stat.S_IFMT(mode) | stat.S_IMODE(change.mode)
             self._xattrs.after_chmod(ino, mode)
+        if mode & stat.S_ISGID and change.is_by_others() and setid.goes(mode, gid, may_set_gid):
+            if change.asks_nothing() and change.ctime_ns is not None and by != uid:
+                raise Refused(errno.EPERM)  # chown to nobody: Linux refuses it for the bit that it would take away
+            mode &= ~stat.S_ISGID
         new = Attributes(
             ino,
             mode,

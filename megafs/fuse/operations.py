@@ -8,13 +8,15 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from megafs.config import NAME_BYTES
 from megafs.errors import DiskError, MegaFSError, NoSpace, ReadOnly
-from megafs.files import acl
+from megafs.files import acl, setid
 from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import DOTS, Change, Namespace
@@ -156,7 +158,7 @@ class Operations(pyfuse3.Operations):
             mtime_ns=kept_time(attr.st_mtime_ns) if fields.update_mtime else None,
             ctime_ns=kept_time(attr.st_ctime_ns) if fields.update_ctime else None,
         )
-        row = self._names.change(Ino(inode), change)
+        row = self._names.change(Ino(inode), change, by=ctx.uid, may_set_gid=lambda gid: may_set_gid(ctx, gid))
         self._commits.note_change()
         return self._replies.entry(row)
 
@@ -271,8 +273,14 @@ class Operations(pyfuse3.Operations):
             direct = self._content.is_nearly_full()
         if flags & os.O_TRUNC:
             await self._destructive()
-            self._names.change(Ino(inode), Change(size=0))
+            row = self._names.row(Ino(inode))
+            mode = None
+            if ctx.uid and row.mode & setid.SET_ID:
+                mode = setid.after_truncating_open(row.mode, row.gid, lambda gid: may_set_gid(ctx, gid))
+            self._names.change(Ino(inode), Change(size=0, mode=mode))
             self._commits.note_change()
+            if mode is not None:  # the kernel would go on with the mode that it knows
+                await trio.to_thread.run_sync(partial(pyfuse3.invalidate_inode, row.ino, attr_only=True))
         return self._opened(Ino(inode), flags, direct=direct)
 
     @answers

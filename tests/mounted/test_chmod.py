@@ -1,12 +1,13 @@
 """chmod and fchmod: every mode, every type of file, every kind of caller."""
 
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.mounted.both import ALICE, USERS, Both, Cases, by, look, tried
+from tests.mounted.both import ALICE, BOB, USERS, Both, Cases, User, by, look, tried
 from tests.mounted.things import NODES, TYPES, directory, later, make, tick, times
 
 MODES = [
@@ -101,37 +102,56 @@ def test_through_symlinks(both: Both) -> None:
     both(operation)
 
 
-def test_write_clears_set_id_of_others(both: Both) -> None:
-    """A write by anyone but root takes set-id bits away; set-group-id without group execute stays."""
+def through(flags: int, action: Callable[[int], object]) -> Callable[[Path], object]:
+    """``action`` on a descriptor."""
 
-    def writing(path: Path) -> object:
-        with path.open("r+b", buffering=0) as file:
-            return file.write(b"x")
+    def call(path: Path) -> str:
+        fd = os.open(path, flags)
+        try:
+            action(fd)
+        finally:
+            os.close(fd)
+        return "done"
 
-    actions: dict[str, Callable[[Path], object]] = {
-        "write": writing,
-        "truncate": lambda path: os.truncate(path, 3),
-        "truncate to the same size": lambda path: os.truncate(path, 7),
-    }
+    return call
+
+
+def through_memory(fd: int) -> None:
+    with mmap.mmap(fd, 3) as memory:
+        memory[:1] = b"m"
+
+
+CHANGES_OF_OTHERS: dict[str, Callable[[Path], object]] = {
+    "write": through(os.O_RDWR, lambda fd: os.write(fd, b"x")),
+    "two writes": through(os.O_RDWR, lambda fd: [os.write(fd, b"x"), os.write(fd, b"y")]),
+    "append": through(os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, b"x")),
+    "mmap": through(os.O_RDWR, through_memory),
+    "truncate": lambda path: os.truncate(path, 2),
+    "truncate to the same size": lambda path: os.truncate(path, path.stat().st_size),
+    "ftruncate": through(os.O_RDWR, lambda fd: os.ftruncate(fd, 5)),
+    "open with O_TRUNC": through(os.O_RDWR | os.O_TRUNC, lambda fd: None),
+    "creat": through(os.O_WRONLY | os.O_CREAT | os.O_TRUNC, lambda fd: None),
+    "chown to Bob's group": lambda path: os.chown(path, -1, BOB.gid),
+    "chown of nothing": lambda path: os.chown(path, -1, -1),
+    "chmod": lambda path: path.chmod(0o2666),
+    "utime": lambda path: os.utime(path),
+    "setxattr": lambda path: os.setxattr(path, "user.x", b"y"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_OTHERS)
+def test_set_id_bits_after_changes_by_others(both: Both, change: str) -> None:
+    """Who is not root takes set-id bits away by changing a file; set-group-id of a file that its group may not execute
+    only if it is not in that group."""
 
     def operation(root: Path) -> Cases:
-        for action, call in actions.items():
-            for mode in (0o4777, 0o2777, 0o6777, 0o7777):
-                for name in ("root", "alice", "bob"):
-                    path = make("file", root / f"{action}-{mode:o}-{name}", mode=mode, owner=ALICE)
-                    yield f"{action} {mode:04o} by {name}", [by(USERS[name], call, path), look(path)]
+        for mode in (0o2666, 0o6666, 0o2676, 0o4666, 0o7777, 0o2777, 0o6766):
+            for uid, gid in ((0, 0), (BOB.uid, ALICE.gid), (ALICE.uid, BOB.gid), (BOB.uid, 0), (ALICE.uid, ALICE.gid)):
+                for name, user in USERS.items():
+                    path = make("file", root / f"{mode:o}-{uid}-{gid}-{name}", mode=mode, owner=User(uid=uid, gid=gid))
+                    yield path.name, [by(user, CHANGES_OF_OTHERS[change], path), look(path)]
 
     both(operation)
-
-
-def test_write_by_an_outsider_without_group_execute(both: Both) -> None:
-    def operation(root: Path) -> Cases:
-        path = make("file", root / "file", mode=0o2767, owner=ALICE)
-        by(USERS["bob"], os.truncate, path, 3)
-        yield "mode", oct(path.stat().st_mode & 0o7777)
-
-    why = "for FUSE the kernel itself drops set-group-id, and only where the group may execute"
-    both.documented(operation, mount="0o2767", plain="0o767", why=why)
 
 
 def test_change_time(both: Both) -> None:

@@ -54,21 +54,10 @@ def test_ordinary_users(both: Both, name: str) -> None:
             for kind in ("file", "directory"):
                 for mode in (0o6755, 0o2745):
                     for uid, gid in (*GIFTS, (owner.uid, CAROL.gid), (CAROL.uid, -1)):
-                        if mode == 0o2745 and uid == gid == -1 and giver is not owner:
-                            continue  # see test_nothing_asked_by_a_stranger
                         path = make(kind, root / "d" / f"{owner.uid}{kind}{mode:o}.{uid}.{gid}", mode=mode, owner=owner)
                         yield f"{path.name}", [by(giver, os.chown, path, uid, gid), look(path)]
 
     both(operation)
-
-
-def test_nothing_asked_by_a_stranger(both: Both) -> None:
-    def operation(root: Path) -> Cases:
-        path = make("file", root / "file", mode=0o2745, owner=ALICE)
-        yield "chown to the same", by(BOB, os.chown, path, -1, -1)
-
-    why = "for FUSE the kernel leaves set-group-id without group execute alone, so there is nothing to refuse"
-    both.documented(operation, mount=None, plain="EPERM", why=why)
 
 
 def test_several_groups(both: Both) -> None:
