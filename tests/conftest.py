@@ -26,7 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--stand-in", action="store_true", help="tests/mounted: compare plain with plain")
     group.addoption("--rounds", type=int, default=0, help="kill and power cut rounds, state machine runs (0: a few)")
     group.addoption("--seed", type=int, default=-1, help="where random series begin (-1: anywhere; they print it)")
-    group.addoption("--minutes", type=float, default=3.0, help="how long the soak goes on (-m soak)")
+    group.addoption(
+        "--minutes", type=float, default=3.0, help="how long the soak goes on (-m soak), and atheris in all (-m fuzz)"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

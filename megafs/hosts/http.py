@@ -23,6 +23,7 @@ CONNECT_S = 15.0
 SILENCE_S = 60.0  # between two pieces of an answer; the limit on the whole is the caller's
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 FULL = {507}
+NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-", re.ASCII)
 PASSING = {408, 423, 425, 429}
 
@@ -115,12 +116,12 @@ class Http:
 
     def length(self, answer: httpx.Response) -> int:
         """The size of an object from the answer to HEAD."""
-        text = answer.headers.get("content-length", "")
-        if not (text.isascii() and text.isdigit()):
+        size = whole_number(answer.headers.get("content-length", ""))
+        if size is None:
             raise HostRefused(f"{self.label}: does not say how long an object is")
-        if int(text) > OBJECT_BYTES:
+        if size > OBJECT_BYTES:
             raise ObjectMissing(f"{self.label}: an answer longer than any object")
-        return int(text)
+        return size
 
     async def content(self, answer: httpx.Response, start: int, stop: int | None) -> bytes:
         """The range that was asked for, also if the server ignored it and sends all. The status does not tell: rclone
@@ -152,15 +153,23 @@ class Http:
 
     async def xml(self, answer: httpx.Response, *, most: int) -> ElementTree.Element:
         """The body as XML; parsed in a thread, a long listing takes a second."""
-        return await trio.to_thread.run_sync(self._parsed, await self.body(answer, most=most))
+        return await trio.to_thread.run_sync(parsed_xml, await self.body(answer, most=most), self.label)
 
-    def _parsed(self, text: bytes) -> ElementTree.Element:
-        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-            raise HostRefused(f"{self.label}: XML with a document type")
-        try:
-            return ElementTree.fromstring(text)
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            raise HostUnreachable(f"{self.label}: XML that cannot be read") from error
+
+def parsed_xml(text: bytes, label: str) -> ElementTree.Element:
+    """An answer of the host called ``label``. Raises HostError."""
+    # Declared in another encoding the words would not be found: the encodings that servers send contain ASCII as it is.
+    if b"\0" in text or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise HostRefused(f"{label}: XML with a document type, or in an encoding that could hide one")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise HostUnreachable(f"{label}: XML that cannot be read") from error
+
+
+def whole_number(text: str) -> int | None:
+    """A size as servers tell it; None for anything else. Longer ones than any size are not even looked at."""
+    return int(text) if NUMBER.fullmatch(text) else None
 
 
 def range_header(start: int, stop: int | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import hmac
 import re
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
@@ -19,7 +19,7 @@ import httpx
 import trio
 
 from megafs.errors import HostFull, HostRefused, ObjectMissing
-from megafs.hosts.http import Http, range_header
+from megafs.hosts.http import Http, range_header, whole_number
 from megafs.hosts.protocol import NAME, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
 from megafs.model import Usage
@@ -155,20 +155,23 @@ class S3Host:
             except ObjectMissing as error:
                 raise HostRefused(f"{self._label}: there is no such bucket") from error
             root = await self._http.xml(answer, most=PAGE_BYTES)
-        if _plain(root.tag) != "ListBucketResult":
-            raise HostRefused(f"{self._label}: does not list as S3 does")
-        entries = list(self._entries(root))
-        found = {_plain(child.tag): child.text or "" for child in root}
-        return entries, found.get("NextContinuationToken", "") if found.get("IsTruncated") == "true" else ""
+        return page_of(root, self._prefix, self._label)
 
-    def _entries(self, root: ElementTree.Element) -> Iterator[tuple[str, int]]:
-        for child in root:
-            if _plain(child.tag) == "Contents":
-                fields = {_plain(field.tag): field.text or "" for field in child}
-                key, size = fields.get("Key", ""), fields.get("Size", "")
-                name = key.removeprefix(self._prefix)
-                if key.startswith(self._prefix) and NAME.fullmatch(name) and size.isascii() and size.isdigit():
-                    yield name, int(size)
+
+def page_of(root: ElementTree.Element, prefix: str, label: str) -> tuple[Entries, str]:
+    """What an answer to a listing says. Raises HostRefused. Pure."""
+    if _plain(root.tag) != "ListBucketResult":
+        raise HostRefused(f"{label}: does not list as S3 does")
+    entries: Entries = []
+    for child in root:
+        if _plain(child.tag) == "Contents":
+            fields = {_plain(field.tag): field.text or "" for field in child}
+            key, size = fields.get("Key", ""), whole_number(fields.get("Size", ""))
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and NAME.fullmatch(name) and size is not None:
+                entries.append((name, size))
+    found = {_plain(child.tag): child.text or "" for child in root}
+    return entries, found.get("NextContinuationToken", "") if found.get("IsTruncated") == "true" else ""
 
 
 class Signer:

@@ -15,7 +15,7 @@ import httpx
 import trio
 
 from megafs.errors import HostError, HostRefused, HostUnreachable, ObjectMissing
-from megafs.hosts.http import Http, range_header
+from megafs.hosts.http import Http, range_header, whole_number
 from megafs.hosts.protocol import NAME, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
 from megafs.model import Usage
@@ -109,16 +109,15 @@ class WebdavHost:
         for folder in FOLDERS:
             for path, properties in await self._propfind(f"{self._base}/{folder}/", ENTRIES, depth=1):
                 name = path.rpartition("/")[2]
-                size = properties.findtext(f"{DAV}getcontentlength") or ""
-                if NAME.fullmatch(name) and name[-1] == folder and size.isascii() and size.isdigit():
-                    yield name, int(size)
+                size = whole_number(properties.findtext(f"{DAV}getcontentlength") or "")
+                if NAME.fullmatch(name) and name[-1] == folder and size is not None:
+                    yield name, size
 
     async def usage(self) -> Usage:
         found: dict[str, int | None] = {"available": None, "used": None}
         for _, properties in await self._propfind(f"{self._base}/", QUOTA, depth=0):
             for which in found:
-                text = properties.findtext(f"{DAV}quota-{which}-bytes") or ""
-                found[which] = int(text) if text.isascii() and text.isdigit() else None
+                found[which] = whole_number(properties.findtext(f"{DAV}quota-{which}-bytes") or "")
         return Usage(free_bytes=found["available"], used_bytes=found["used"])
 
     async def aclose(self) -> None:
@@ -179,11 +178,19 @@ class WebdavHost:
                 self._http.check(answer)
                 raise HostRefused(f"{self._label}: is no WebDAV server")
             root = await self._http.xml(answer, most=LISTING_BYTES)
-        found: Listing = []
-        for response in root.iter(f"{DAV}response"):
+        return listing_of(root)
+
+
+def listing_of(root: ElementTree.Element) -> Listing:
+    """What an answer to PROPFIND says; what has no path that can be read is left out. Pure."""
+    found: Listing = []
+    for response in root.iter(f"{DAV}response"):
+        try:
             path = unquote(urlsplit(response.findtext(f"{DAV}href") or "").path)
-            for status in response.iter(f"{DAV}propstat"):
-                properties = status.find(f"{DAV}prop")
-                if " 200 " in (status.findtext(f"{DAV}status") or "") + " " and properties is not None:
-                    found.append((path, properties))
-        return found
+        except ValueError:  # of urlsplit, for brackets that do not close
+            continue
+        for status in response.iter(f"{DAV}propstat"):
+            properties = status.find(f"{DAV}prop")
+            if " 200 " in (status.findtext(f"{DAV}status") or "") + " " and properties is not None:
+                found.append((path, properties))
+    return found

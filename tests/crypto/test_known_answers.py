@@ -205,3 +205,15 @@ def test_hmac_sha_256_of_rfc_4231():
     assert len(cases) >= 5
     for key, message, expected in cases:
         assert hmac_digest(bytes.fromhex(key), bytes.fromhex(message), "sha256").hex() == expected
+
+
+@pytest.mark.parametrize("name", ["sha256", "sha512"])
+def test_hmac_of_rfc_4231(name):
+    """What names are made with, and what HKDF-Expand with SHA-512 is made of (``by_hand`` ties it to ours)."""
+    count = 0
+    for key, message, expected in re.findall(
+        r"^Key = (\w+)\n(?:#.*\n)*Msg = (\w+)\nMD = (\w+)", published("HMAC", f"rfc-4231-{name}.txt"), re.M
+    ):
+        assert hmac_digest(bytes.fromhex(key), bytes.fromhex(message), name).hex() == expected
+        count += 1
+    assert count >= 5

@@ -177,6 +177,8 @@ async def test_only_our_names_are_listed() -> None:
         f"{good}.partial-00": 8,
         f"/folder/{NAME[-1]}/../../etc/passwd": 9,
         f"/folder/{NAME[-1]}/x%0Ay": 1,
+        f"http://[{good}": 6,  # not even a URL
+        f"/folder/{NAME[-1]}/{'b' * 31}{NAME[-1]}": "9" * 5000,  # more digits than Python reads
     }
 
     def answer(asked):
@@ -220,3 +222,24 @@ async def test_a_kept_connection_that_was_just_closed_is_not_the_hosts_failure(l
     broken += [True, True]
     with pytest.raises(HostUnreachable):
         await host.get(NAME)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_a_document_type_is_refused_in_any_encoding(encoding) -> None:
+    """Entities that expand to gigabytes need one; UTF-16 would hide the word from who looks for it in ASCII."""
+    bomb = (
+        f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
+        "<a>&c;&c;</a>"
+    )
+    with pytest.raises(HostError):
+        http.parsed_xml(bomb.encode(encoding), "liar")
+    assert http.parsed_xml("<a>ä</a>".encode(), "liar").text == "ä"
+
+
+def test_entries_with_impossible_sizes_are_left_out() -> None:
+    entries = "".join(
+        f"<Contents><Key>p/{NAME[:-1]}{last}</Key><Size>{size}</Size></Contents>"
+        for last, size in (("a", "7"), ("b", "9" * 5000), ("c", "-1"), ("d", "\u0663"), ("e", "1e3"), ("f", ""))
+    )
+    root = http.parsed_xml(f"<ListBucketResult>{entries}</ListBucketResult>".encode(), "s3")
+    assert s3.page_of(root, "p/", "s3") == ([(f"{NAME[:-1]}a", 7)], "")
