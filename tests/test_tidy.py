@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "megafs"
 LAYERS = [  # a module imports only from rows above its own; names sharing a row are strangers, but for the first row
     {"errors", "model", "config", "canonical", "__version__"},
     {"index", "crypto", "packs", "placement", "hosts"},
-    {"store"},
+    {"store", "slotfile"},
     {"files"},
     {"sync"},
     {"fuse", "control"},

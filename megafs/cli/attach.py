@@ -98,7 +98,7 @@ def run(
         expected=expected,
     )
     if remember:
-        passphrase.remember(paths, phrase)
+        passphrase.remember(paths, passphrase.opened(paths, phrase))
     terminal.note(f"{name} is on this device; now: megafs mount {name} DIR")
 
 

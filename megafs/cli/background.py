@@ -23,6 +23,7 @@ from megafs.cli import logs
 from megafs.cli.outcome import one_error
 from megafs.config import MOUNT_READY_S, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
+from megafs.crypto.slot import Opened
 from megafs.errors import MegaFSError, NotMounted
 
 log = logging.getLogger(__name__)
@@ -36,15 +37,13 @@ class Order:
 
     root: bytes
     mountpoint: bytes
-    slot_body: bytes
+    opened: Opened
     options: MountOptions
 
 
-def start(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOptions) -> None:
+def start(paths: VaultPaths, mountpoint: Path, opened: Opened, options: MountOptions) -> None:
     """Start a daemon that outlives us; return when its mount answers. Raises what the daemon raised."""
-    order = Order(
-        root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), slot_body=slot_body, options=options
-    )
+    order = Order(root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), opened=opened, options=options)
     paths.log.mkdir(mode=0o700, exist_ok=True)
     died = os.open(paths.log / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -93,7 +92,7 @@ def serve(order: Order, report: Callable[[bytes], None], *, run: Callable[..., N
         with one_error():
             run(
                 paths,
-                slot_body=order.slot_body,
+                opened=order.opened,
                 mountpoint=Path(os.fsdecode(order.mountpoint)),
                 options=order.options,
                 ready=lambda: report(READY + b"\n"),

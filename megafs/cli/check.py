@@ -54,12 +54,11 @@ def checked(paths: VaultPaths, source: passphrase.Source, *, full: bool, repair:
             if not isinstance(told, Checked):
                 raise MegaFSError("the daemon answered something else than what it found")
             return told
-    from megafs.crypto import slot
     from megafs.daemon.check import check_vault
 
-    slot_body = slot.open_slot(source.existing(paths), paths.slot.read_bytes())
+    opened = source.unlock(paths)
     with terminal.progress_bar("checking") as show:
-        return check_vault(paths, slot_body=slot_body, full=full, repair=repair, show=show)
+        return check_vault(paths, opened=opened, full=full, repair=repair, show=show)
 
 
 def lines(told: Checked) -> list[str]:

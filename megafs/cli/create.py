@@ -82,7 +82,7 @@ def run(
             terminal.answer(" ".join(words[start : start + WORDS_PER_LINE]))
         terminal.note(f"created; now: megafs mount {name} DIR")
     if remember:
-        passphrase.remember(paths, phrase)
+        passphrase.remember(paths, passphrase.opened(paths, phrase))
 
 
 def checked_policy(hosts: list[str], copies: int | None, shards: str, state: Path) -> Policy:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from megafs.cli.options import Json, Name, PassphraseCommand, PassphraseFile, St
 from megafs.config import VaultPaths
 from megafs.control.messages import DeviceReport, Devices, Request
 from megafs.errors import Incomplete, MegaFSError, NotMounted, Usage
+
+if TYPE_CHECKING:
+    from megafs.crypto.slot import Opened
 
 ACTIONS = ("list", "enrol")
 COLUMNS = ("device", "name", "enrolled", "commits", "last seen", "")
@@ -48,19 +51,12 @@ def run(
         return
     told = asked(paths)
     if told is None:
-        told = opened(paths, body(paths, source))
+        told = listed(paths, source.unlock(paths))
     if json:
         terminal.answer_json(asdict(told)["devices"])
         return
     for text in table([COLUMNS, *(cells(device) for device in told.devices)]):
         terminal.answer(text)
-
-
-def body(paths: VaultPaths, source: passphrase.Source) -> bytes:
-    """What the slot holds."""
-    from megafs.crypto import slot
-
-    return slot.open_slot(source.existing(paths), paths.slot.read_bytes())
 
 
 def asked(paths: VaultPaths) -> Devices | None:
@@ -76,18 +72,18 @@ def asked(paths: VaultPaths) -> Devices | None:
     return told
 
 
-def opened(paths: VaultPaths, slot_body: bytes) -> Devices:
+def listed(paths: VaultPaths, opened: "Opened") -> Devices:
     """The same of a vault that is not mounted."""
     from megafs.daemon.devices import devices_of
 
-    return devices_of(paths, slot_body=slot_body)
+    return devices_of(paths, opened=opened)
 
 
 def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
     """Print a ticket and wait until it is used. Asks for the passphrase also beside a mount: who finds the machine
     unlocked must not be able to make a device of his own that stays."""
-    slot_body = body(paths, source)
-    told = asked(paths) or opened(paths, slot_body)
+    opened = source.unlock(paths)
+    told = asked(paths) or listed(paths, opened)
 
     from megafs.daemon import devices
 
@@ -99,7 +95,7 @@ def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
             "(F: a file with these words, or - to type them)"
         )
 
-    if not devices.enrol(paths, slot_body=slot_body, hosts=told.hosts, tell=tell, lives_s=minutes * 60):
+    if not devices.enrol(paths, opened=opened, hosts=told.hosts, tell=tell, lives_s=minutes * 60):
         raise Incomplete("nobody used the ticket; it is gone")
     terminal.note("the ticket was used and is gone; the new device is the one that writes now")
 

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from megafs.cli.options import (
 )
 from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths
 from megafs.errors import Busy, NotMounted, Usage
+
+if TYPE_CHECKING:
+    from megafs.crypto.slot import Opened
 
 FUSE_SETTINGS = Path("/etc/fuse.conf")
 FORMER_S = 60.0  # for the daemon of a mount that has just gone to make its last commit
@@ -68,20 +71,16 @@ def run(
     mountpoint = usable_mountpoint(directory, paths)
     if allow_other and os.geteuid() != 0 and not others_allowed(FUSE_SETTINGS):
         raise NotMounted(f"--allow-other needs a line user_allow_other in {FUSE_SETTINGS}")
-    phrase = source.existing(paths)
-
-    from megafs.crypto import slot
-
-    slot_body = slot.open_slot(phrase, paths.slot.read_bytes())
+    opened = source.unlock(paths)
     if remember:
-        passphrase.remember(paths, phrase)
+        passphrase.remember(paths, opened)
     if foreground:
-        stay(paths, mountpoint, slot_body, options)
+        stay(paths, mountpoint, opened, options)
         return
 
     from megafs.cli import background
 
-    background.start(paths, mountpoint, slot_body, options)
+    background.start(paths, mountpoint, opened, options)
     os.statvfs(mountpoint)  # ready means that it answers
     terminal.note(f"{name} is mounted on {mountpoint}")
 
@@ -150,7 +149,7 @@ def others_allowed(settings: Path) -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
-def stay(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOptions) -> None:
+def stay(paths: VaultPaths, mountpoint: Path, opened: "Opened", options: MountOptions) -> None:
     """Be the daemon until it is unmounted; tells systemd if that started us."""
     from megafs import daemon
     from megafs.cli import logs
@@ -161,7 +160,7 @@ def stay(paths: VaultPaths, mountpoint: Path, slot_body: bytes, options: MountOp
 
     logs.start(paths.log, to_stderr=True, journal=under_systemd(os.environ))
     try:
-        daemon.run(paths, slot_body=slot_body, mountpoint=mountpoint, options=options, ready=ready)
+        daemon.run(paths, opened=opened, mountpoint=mountpoint, options=options, ready=ready)
     finally:
         notify(os.environ, STOPPING=1)
         sys.stderr.flush()

@@ -32,7 +32,7 @@ PassphraseCommand = Annotated[
     str | None,
     typer.Option("--passphrase-command", metavar="CMD", help="Run this command; the passphrase is what it prints."),
 ]
-Remember = Annotated[bool, typer.Option("--remember", help="Keep the passphrase in the desktop keyring.")]
+Remember = Annotated[bool, typer.Option("--remember", help="Let the desktop keyring unlock it from now on.")]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 HostUrls = Annotated[
     list[str],

@@ -1,5 +1,6 @@
 """Where the passphrase comes from: a file, a command, the desktop keyring, or a question on the terminal.
 
+A file, a command and the keyring may also give a random key (``crypto.slot.SlotKey``) in the place of a passphrase.
 Never from the command line or the environment: both can be read by others on the machine.
 """
 
@@ -10,10 +11,14 @@ import sys
 from dataclasses import dataclass
 from getpass import getpass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megafs.cli.terminal import note
 from megafs.config import VaultPaths
-from megafs.errors import MegaFSError, Usage
+from megafs.errors import MegaFSError, Usage, WrongKey
+
+if TYPE_CHECKING:
+    from megafs.crypto.slot import Opened
 
 PASSPHRASE_BYTES = 4096
 COMMAND_S = 120.0  # a password manager may ask its owner first
@@ -39,6 +44,17 @@ class Source:
             return _from_command(self.command)
         return None
 
+    def unlock(self, paths: VaultPaths) -> "Opened":
+        """The slot file of a vault that is there, opened. Blocks. Raises DamagedSlot, WrongKey, Usage."""
+        given = self.given()
+        if given is None and _marker(paths).exists() and (kept := _from_keyring(paths)) is not None:
+            try:
+                return opened(paths, kept)
+            except WrongKey:
+                note(f"what the desktop keyring holds does not open {paths.root.name} any more; --remember renews it")
+        asked = given if given is not None else _asked(f"Passphrase of {paths.root.name}: ")
+        return opened(paths, asked)
+
     def existing(self, paths: VaultPaths) -> str:
         """The passphrase of a vault that is there."""
         given = self.given()
@@ -57,16 +73,30 @@ class Source:
         return first
 
 
-def remember(paths: VaultPaths, passphrase: str) -> None:
-    """Keep the passphrase in the desktop keyring and note in the vault's directory that it is there."""
+def remember(paths: VaultPaths, opened: "Opened") -> None:
+    """Give the desktop keyring a random key and the slot file a slot for it, and note in the vault's directory that it
+    is there. The passphrase itself is kept nowhere."""
     import keyring
     from keyring.errors import KeyringError
 
+    from megafs import slotfile
+    from megafs.crypto.slot import SlotKey
+
+    key = SlotKey.generate()
     try:
-        keyring.set_password(SERVICE, str(paths.root), passphrase)
+        keyring.set_password(SERVICE, str(paths.root), key.text())
     except KeyringError as error:
-        raise MegaFSError(f"no desktop keyring takes the passphrase here: {error}") from error
+        raise MegaFSError(f"no desktop keyring takes a key here: {error}") from error
+    slotfile.put_slot(paths, opened, slotfile.KEYRING, key)
     _marker(paths).touch(mode=0o600)
+
+
+def opened(paths: VaultPaths, text: str) -> "Opened":
+    """The slot file, opened with what a person or a file gave."""
+    from megafs import slotfile
+    from megafs.crypto.slot import secret_from
+
+    return slotfile.unlock(paths, secret_from(text))
 
 
 def _marker(paths: VaultPaths) -> Path:

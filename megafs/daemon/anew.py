@@ -16,13 +16,13 @@ import pyfuse3
 import trio
 
 from megafs.config import VaultPaths
-from megafs.daemon.device import write_private
 from megafs.daemon.engine import Engine
 from megafs.errors import DiskError, MegaFSError
 from megafs.fuse.operations import Operations
 from megafs.index import lost
 from megafs.index.database import SICK, Database
 from megafs.model import Ino
+from megafs.slotfile import write_private
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from megafs.crypto.identity import DeviceKey, issue_device
 from megafs.crypto.keys import Keyring
 from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.slot import make_slot
+from megafs.crypto.slot import secret_from
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon import process
-from megafs.daemon.device import Device, new_state, note_device, write_private
+from megafs.daemon.device import Device, new_state, note_device
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.secrets import finder, keep
 from megafs.errors import HostError, RolledBack, Unauthentic, Usage, WrongKey
@@ -31,6 +31,7 @@ from megafs.hosts.protocol import Host
 from megafs.index.database import Database
 from megafs.index.vault import Vault
 from megafs.model import NO_SECRETS, DeviceId, GivenSecrets, HostId, HostSpec
+from megafs.slotfile import new_slots, write_private
 from megafs.sync import boot as boots
 from megafs.sync import epochs, recover, tickets
 from megafs.sync.claims import Claims
@@ -102,7 +103,8 @@ async def bring(
             done = await recover.rebuild(database, objects, trust, found)
             device = _device(keyring, way, trust, device_id, recover.next_number(database, found))
             _keep_urls(Vault(database), named)
-            slot = await trio.to_thread.run_sync(make_slot, passphrase, device.body())
+            recovery = key if isinstance(key, RecoveryKey) else None
+            slot = await trio.to_thread.run_sync(new_slots, device.body(), secret_from(passphrase), recovery)
             write_private(building.slot, slot)
             await epochs.announce(objects, way.epochs)  # before the claim: devices of former epochs cannot read it
             claims = Claims(objects, trust, None, time.time)

@@ -8,6 +8,7 @@ import trio
 
 from megafs.config import VaultPaths, settings_from
 from megafs.control.messages import Checked, Message, Progress
+from megafs.crypto.slot import Opened
 from megafs.daemon import secrets
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
@@ -67,10 +68,10 @@ async def answered(checker: Checker) -> AsyncIterator[Message]:
 
 
 def check_vault(
-    paths: VaultPaths, *, slot_body: bytes, full: bool, repair: bool, show: Callable[[Progress], None]
+    paths: VaultPaths, *, opened: Opened, full: bool, repair: bool, show: Callable[[Progress], None]
 ) -> Checked:
     """Of a vault that is not mounted. Blocks. Raises Busy if it is, Corrupt if the index cannot even be opened."""
-    device = Device.of(slot_body)
+    device = Device.of(opened)
     with locked(paths):
         database = Database(paths.index, device.keyring.index_key(device.id))
         database.adopt(device.number)

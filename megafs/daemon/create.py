@@ -14,9 +14,9 @@ from megafs.config import Settings, VaultPaths
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
 from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.slot import make_slot
+from megafs.crypto.slot import secret_from
 from megafs.daemon import process
-from megafs.daemon.device import Device, new_state, note_device, write_private
+from megafs.daemon.device import Device, new_state, note_device
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.secrets import finder, keep
 from megafs.hosts import Stack, checked_url
@@ -24,6 +24,7 @@ from megafs.index.database import Database
 from megafs.index.inodes import Inodes
 from megafs.index.vault import Vault
 from megafs.model import NO_SECRETS, DeviceId, GivenSecrets, HostId, HostSpec, Policy
+from megafs.slotfile import new_slots, write_private
 from megafs.sync import boot, stream
 from megafs.sync.statements import Signer, Trust
 
@@ -44,7 +45,7 @@ def create_vault(
     keyring = Keyring.create(root.public)
     device = first_device(keyring, root)
     with new_state(paths, settings) as building:
-        write_private(building.slot, make_slot(passphrase, device.body()))
+        write_private(building.slot, new_slots(device.body(), secret_from(passphrase), recovery))
         keep(building, paths.root, secrets)
         database = Database(building.index, keyring.index_key(device.id), create=True)
         try:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +16,12 @@ from megafs.canonical import Size
 from megafs.config import Settings, VaultPaths, settings_text
 from megafs.crypto.identity import DeviceCertificate, DeviceKey, EpochCertificate
 from megafs.crypto.keys import Keyring, KeyringFields
+from megafs.crypto.slot import Opened
 from megafs.errors import Busy, VaultExists
 from megafs.index.database import Database
 from megafs.index.vault import Vault
 from megafs.model import DeviceId
+from megafs.slotfile import store_body, sync_directory, write_private
 from megafs.sync.statements import Signer, Trust
 
 LABEL_CHARACTERS = 64
@@ -27,7 +29,7 @@ LABEL_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceBody:
-    """The body of the key slot: all secrets of this device, and the vault identity that they are pinned to."""
+    """The body of the slot file: all secrets of this device, and the vault identity that they are pinned to."""
 
     keyring: KeyringFields
     device: Annotated[bytes, Size(16)]
@@ -47,7 +49,7 @@ class DeviceNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """An opened slot."""
+    """An opened slot file."""
 
     id: DeviceId
     number: int
@@ -56,11 +58,12 @@ class Device:
     trust: Trust
     root_public: bytes
     epochs: tuple[EpochCertificate, ...]
+    slot_key: bytes = field(default=b"", repr=False)  # seals the body in the slot file; empty: it is in none yet
 
     @classmethod
-    def of(cls, slot_body: bytes) -> "Device":
+    def of(cls, opened: Opened) -> "Device":
         """Raises Corrupt or Unauthentic for a body that no version of ours wrote."""
-        body = canonical.parse(DeviceBody, slot_body)
+        body = canonical.parse(DeviceBody, opened.body)
         keyring = Keyring.from_fields(body.keyring)
         return cls(
             id=DeviceId(body.device),
@@ -70,7 +73,12 @@ class Device:
             trust=Trust.of(keyring.vault, body.root_public, body.epochs),
             root_public=body.root_public,
             epochs=body.epochs,
+            slot_key=opened.key,
         )
+
+    def store(self, paths: VaultPaths) -> None:
+        """Put this body into the slot file in place of the one that is there, whatever opens the slots. Blocks."""
+        store_body(paths, self.slot_key, self.body())
 
     def body(self) -> bytes:
         """For the slot."""
@@ -95,29 +103,6 @@ def note_device(database: Database, number: int) -> None:
 def note_key(number: int) -> str:
     """Where the vault's settings say it."""
     return f"device.{number}"
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """A file that is whole or absent after a power cut, mode 0600."""
-    partial = path.with_name(path.name + ".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(partial, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import trio
 from megafs import canonical
 from megafs.config import VaultPaths, settings_from
 from megafs.control.messages import DeviceReport, Devices, KnownHost
+from megafs.crypto.slot import Opened
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon import process, secrets
 from megafs.daemon.device import Device, DeviceNote, locked, note_key
@@ -59,9 +60,9 @@ def listed(database: Database, device: Device, *, is_writing: bool) -> Devices:
     return Devices(epoch=device.keyring.epoch, devices=tuple(reports), hosts=hosts)
 
 
-def devices_of(paths: VaultPaths, *, slot_body: bytes) -> Devices:
+def devices_of(paths: VaultPaths, *, opened: Opened) -> Devices:
     """Of a vault that is not mounted: whether this device may still write is not known then. Raises Busy if it is."""
-    device = Device.of(slot_body)
+    device = Device.of(opened)
     with locked(paths):
         database = Database(paths.index, device.keyring.index_key(device.id))
         try:
@@ -73,7 +74,7 @@ def devices_of(paths: VaultPaths, *, slot_body: bytes) -> Devices:
 def enrol(
     paths: VaultPaths,
     *,
-    slot_body: bytes,
+    opened: Opened,
     hosts: Sequence[KnownHost],
     tell: Callable[[list[str]], None],
     lives_s: float,
@@ -81,7 +82,7 @@ def enrol(
     """Put a ticket on the hosts, ``tell`` its words, wait until it is used (True) or its time is over (False). Then,
     and whatever else ends this, it is taken back. Blocks. Raises Unavailable if no host takes it."""
     process.harden()
-    return trio.run(_enrol, paths, Device.of(slot_body), hosts, tell, lives_s)
+    return trio.run(_enrol, paths, Device.of(opened), hosts, tell, lives_s)
 
 
 async def _enrol(

@@ -19,16 +19,17 @@ import trio
 
 from megafs.config import Settings, VaultPaths, settings_from
 from megafs.crypto.phrase import Phrase
-from megafs.crypto.slot import open_slot
+from megafs.crypto.slot import secret_from
 from megafs.daemon import process
 from megafs.daemon.attach import Key, bring
-from megafs.daemon.device import Device, locked, new_state, sync_directory
+from megafs.daemon.device import Device, locked, new_state
 from megafs.daemon.secrets import keep
 from megafs.errors import MegaFSError
 from megafs.index.database import SICK, Database
 from megafs.index.ledger import Ledger
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import GivenSecrets, PackNumber
+from megafs.slotfile import sync_directory, unlock
 from megafs.store.disk import Disk
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def repair_vault(
 ) -> Repaired:
     """``passphrase`` is the former one and stays. Raises what attach raises; then everything is as it was."""
     process.harden()
-    device = Device.of(open_slot(passphrase, paths.slot.read_bytes()))
+    device = Device.of(unlock(paths, secret_from(passphrase)))
     aside = paths.root.with_name(f".{paths.root.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     with locked(paths):
         unshipped = waiting(paths, device)
@@ -130,7 +131,7 @@ def settings_of(paths: VaultPaths) -> Settings:
 
 def link_packs(paths: VaultPaths, building: VaultPaths, passphrase: str) -> list[PackNumber]:
     """Put the pack files that the rebuilt index names into its directory, too, and tell it."""
-    device = Device.of(open_slot(passphrase, building.slot.read_bytes()))
+    device = Device.of(unlock(building, secret_from(passphrase)))
     database = Database(building.index, device.keyring.index_key(device.id))
     database.adopt(device.number)
     packs, former, there = Packs(database), Disk(paths.packs), Disk(building.packs)

@@ -19,6 +19,7 @@ import trio
 
 from megafs.config import MountOptions, Settings, VaultPaths, settings_from
 from megafs.control.server import Handler, serving
+from megafs.crypto.slot import Opened
 from megafs.daemon import anew, process, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
@@ -69,11 +70,11 @@ class _Option(str):
 
 
 def run(
-    paths: VaultPaths, *, slot_body: bytes, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
+    paths: VaultPaths, *, opened: Opened, mountpoint: Path, options: MountOptions, ready: Callable[[], None]
 ) -> None:
     """Mount and serve until unmounted. ``ready`` is called once the mount answers. Raises MegaFSError."""
     process.harden()
-    device = Device.of(slot_body)
+    device = Device.of(opened)
     with locked(paths), cure_named(paths.root.name):
         settings = limited(settings_from(paths.settings.read_text()), options)
         opener = Opener(settings, partial(secrets.read, paths))

@@ -9,7 +9,7 @@ import pytest
 
 import megafs
 from megafs.config import VaultPaths
-from megafs.crypto import slot
+from tests.support.slots import light_file
 
 WORDS = [f"word{number}" for number in range(24)]
 
@@ -26,7 +26,7 @@ class Entries:
         if self.error:
             raise self.error
         paths.root.mkdir(mode=0o700)
-        paths.slot.write_bytes(slot.make_slot(arguments["passphrase"], b"body", memory_kib=64 * 1024))
+        paths.slot.write_bytes(light_file(arguments["passphrase"], b"body"))
         return WORDS
 
     def attach_vault(self, paths, **arguments):
@@ -86,6 +86,6 @@ def vault(state):
     """A vault named v whose passphrase is ``correct horse``; nothing but its slot is there."""
     paths = VaultPaths(root=state / "v")
     paths.root.mkdir(mode=0o700)
-    paths.slot.write_bytes(slot.make_slot("correct horse", b"body", memory_kib=64 * 1024))
+    paths.slot.write_bytes(light_file("correct horse", b"body"))
     paths.slot.chmod(0o600)
     return paths

@@ -96,15 +96,21 @@ def test_two_sources_exclude_each_other(tmp_path):
 def test_the_keyring_is_asked_only_after_it_was_told(vault, desktop):
     desktop.set_password("megafs", str(vault.root), "from elsewhere")
     assert not (vault.root / "remembered").exists()
-    passphrase.remember(vault, "correct horse")
-    assert Source().existing(vault) == "correct horse"
+    passphrase.remember(vault, passphrase.opened(vault, "correct horse"))
+    kept = desktop.get_password("megafs", str(vault.root))
+    assert kept.startswith("megafs-key-1:"), "a key of its own, not the passphrase"
+    assert Source().unlock(vault).body == b"body"
+    assert Source().unlock(vault).label == "keyring"
+    assert Source().existing(vault) == kept
     assert [path.name for path in vault.root.iterdir() if "horse" in path.read_text(errors="replace")] == []
 
 
 def test_no_keyring_is_a_sentence(vault, desktop):
     keyring.set_keyring(fail.Keyring())
+    before = vault.slot.read_bytes()
     with pytest.raises(MegaFSError, match="no desktop keyring"):
-        passphrase.remember(vault, "p")
+        passphrase.remember(vault, passphrase.opened(vault, "correct horse"))
+    assert vault.slot.read_bytes() == before
     assert not (vault.root / "remembered").exists()
 
 

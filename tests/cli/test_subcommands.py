@@ -17,6 +17,7 @@ from megafs.cli import background, checks, doctor, mount
 from megafs.config import MountOptions, Settings, VaultPaths
 from megafs.control import server
 from megafs.control.messages import HostReport, Hosts, Progress, Status, Synced, message
+from megafs.crypto.slot import Opened
 from megafs.model import NO_SECRETS, Policy
 from tests.cli.conftest import WORDS
 
@@ -148,7 +149,7 @@ def test_mount_hands_the_opened_slot_to_the_daemon(entries, vault, phrase_file, 
     assert mounting(vault, phrase_file, directory, *chosen) == 0
     ((paths, arguments),) = entries.calls
     assert paths == vault
-    assert arguments["slot_body"] == b"body"
+    assert arguments["opened"].body == b"body"
     assert arguments["mountpoint"] == directory
     assert arguments["options"] == MountOptions(
         read_only=True, allow_other=True, cache_bytes=2 << 20, flags=("nosuid", "noexec")
@@ -211,7 +212,10 @@ def test_allow_other_is_allowed_by_a_line_of_its_own(tmp_path):
 
 def order(vault):
     return background.Order(
-        root=os.fsencode(vault.root), mountpoint=b"/m\xff", slot_body=b"body", options=MountOptions(flags=("nosuid",))
+        root=os.fsencode(vault.root),
+        mountpoint=b"/m\xff",
+        opened=Opened(body=b"body"),
+        options=MountOptions(flags=("nosuid",)),
     )
 
 

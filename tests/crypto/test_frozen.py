@@ -17,7 +17,7 @@ from megafs.crypto.keys import Keyring, KeyringFields
 from megafs.crypto.merkle import root
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import context
-from megafs.crypto.slot import open_slot
+from megafs.crypto.slot import open_slots
 from megafs.model import ChunkId, ChunkPlace, DeviceId, HostId, Kind, PackNumber
 
 FROZEN = json.loads((Path(__file__).parent.parent / "vectors" / "crypto.json").read_text())
@@ -115,7 +115,7 @@ def test_words_of_the_bip39_reference():
 
 def test_slot():
     vector = FROZEN["slot"]
-    assert open_slot(vector["passphrase"], bytes.fromhex(vector["slot"])).hex() == vector["body"]
+    assert open_slots(vector["passphrase"], bytes.fromhex(vector["slot"])).body.hex() == vector["body"]
 
 
 def test_certificates_and_signatures():

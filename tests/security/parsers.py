@@ -15,10 +15,11 @@ from megafs.control import messages
 from megafs.crypto.identity import RootKey, issue_epoch
 from megafs.crypto.keys import Keyring, ident_epoch
 from megafs.crypto.partial import cover, open_range
+from megafs.crypto.passphrase import Cost, Limits
 from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import seal
-from megafs.crypto.slot import SlotLimits, make_slot, open_slot
+from megafs.crypto.slot import Opened, SlotKey, new_file, open_slots
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon.create import first_device
 from megafs.daemon.device import Device, DeviceNote
@@ -34,9 +35,11 @@ from megafs.packs import shards
 from megafs.packs.codec import Codec
 from megafs.sync import boot, epochs, recover, statements, tickets
 from megafs.sync.statements import NOTHING, BootHost, CheckpointList, Claim, CommitHeader, Head, ListedPart, Signer
+from tests.crypto.test_slot import former_slot
 
 LONG_S = 3.0  # longer than any parser may take
-CHEAP = SlotLimits(memory_floor_kib=8, iterations_floor=1)
+CHEAP = Limits(memory_floor_kib=8, iterations_floor=1)
+LEAST = Cost(memory_kib=8, iterations=1, lanes=1)
 UNTAKEN = ("boot object", "slot")  # their valid bytes are not valid by themselves
 
 
@@ -130,10 +133,10 @@ def parsers() -> dict[str, Parser]:
             parse=lambda data: boot.opened(recovery, recovery.seal_boot(data)),
             valid=(boot_body(keyring, root, device),),
         ),
-        "slot body": Parser(parse=Device.of, valid=(device.body(),)),
+        "slot body": Parser(parse=lambda data: Device.of(Opened(body=data)), valid=(device.body(),)),
         "slot": Parser(
-            parse=lambda data: open_slot("right", data, limits=CHEAP, derive=lambda phrase, header: bytes(32)),
-            valid=(make_slot("right", b"body", memory_kib=8, iterations=1, lanes=1, limits=CHEAP),),
+            parse=lambda data: open_slots("right", data, limits=CHEAP, derive=lambda phrase, cost, salt: bytes(32)),
+            valid=(new_file(b"body", {"a": "right", "b": SlotKey(bytes(32))}, cost=LEAST, limits=CHEAP), former_slot()),
         ),
         "claim body": Parser(
             parse=lambda data: statements.unframed(Claim, data, trust), valid=(statements.framed(signer, claim),)

@@ -7,7 +7,7 @@ from pathlib import Path
 from megafs import canonical
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import expand
-from megafs.crypto.slot import open_slot
+from megafs.crypto.slot import open_slots
 from megafs.daemon.device import Device, DeviceBody
 from tests.security.canary import canary
 
@@ -66,14 +66,16 @@ def secrets_in(value: object, label: str = "slot") -> dict[str, bytes]:
 
 def keys_of(passphrase: str, slot: bytes, words: str) -> dict[str, bytes]:
     """Every key there is: what the slot holds, what is derived from it, the recovery key and its words."""
-    body = open_slot(passphrase, slot)
-    found = secrets_in(canonical.parse(DeviceBody, body))
+    opened = open_slots(passphrase, slot)
+    found = secrets_in(canonical.parse(DeviceBody, opened.body))
     assert len(found) >= 2, "the slot holds a vault secret and the device's signing key"
-    device = Device.of(body)
+    device = Device.of(opened)
     for epoch, secret in device.keyring.secrets.items():
         for purpose in ("meta", "chunk", "name", "local-index", "epoch-signing"):
             found[f"{purpose} {epoch}"] = expand(secret, b"MegaFS/1 " + purpose.encode())
         found[f"signing {epoch}"] = device.keyring.signing_seed(epoch)
+    found["slot key"] = opened.key
+    found["recovery slot key"] = expand(RecoveryKey.from_text(words).secret, b"MegaFS/1 slot")
     found["index key"] = device.keyring.index_key(device.id)
     recovery = RecoveryKey.from_text(words)
     found["recovery key"] = recovery.secret

@@ -11,7 +11,7 @@ import pytest
 
 NOBODY = 65534
 ENTRIES = {  # the ways into the daemon, each called so that it fails as soon as it does anything
-    "run": "daemon.run(paths, slot_body=b'', mountpoint=Path('/'), options=None, ready=None)",
+    "run": "daemon.run(paths, opened=None, mountpoint=Path('/'), options=None, ready=None)",
     "create": "daemon.create_vault(paths, hosts=[''], policy=None, passphrase='', settings=None)",
     "attach": "daemon.attach_vault(paths, hosts=[''], key=None, passphrase='', settings=None, confirm=None)",
 }

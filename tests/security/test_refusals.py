@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.slot import HEADER
+from megafs.crypto.slot import FORMER, HEADER, SLOT
 
 pytestmark = pytest.mark.mounted
 
@@ -45,7 +45,7 @@ def test_wrong_passphrase_and_damaged_slots(guarded):
     assert "passphrase is wrong" in refused(guarded, *mount, str(wrong))
     slot = guarded.state / guarded.name / "slot"
     whole = slot.read_bytes()
-    weak = HEADER.pack(b"MegaFSs1", 8, 1, 1, bytes(16)) + whole[HEADER.size : -8]
+    weak = FORMER.pack(b"MegaFSs1", 8, 1, 1, bytes(16)) + whole[FORMER.size : -8]
     damaged = {
         "flipped": whole[:60] + bytes([whole[60] ^ 1]) + whole[61:],
         "cut": whole[:-1],
@@ -69,8 +69,10 @@ def test_wrong_passphrase_and_damaged_slots(guarded):
 
 
 def greedy(whole):
-    body = HEADER.pack(b"MegaFSs1", 0xFFFFFFFF, 64, 16, bytes(16)) + whole[HEADER.size : -8]
-    return body + hashlib.sha256(body).digest()[:8]
+    body = bytearray(whole[:-8])
+    kind, label, _, _, _, salt, wrapped = SLOT.unpack_from(body, HEADER.size)
+    SLOT.pack_into(body, HEADER.size, kind, label, 0xFFFFFFFF, 64, 16, salt, wrapped)
+    return bytes(body) + hashlib.sha256(body).digest()[:8]
 
 
 def test_wrong_recovery_keys(guarded):

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import zstandard
 
-from megafs.crypto.slot import open_slot
 from tests.security.canary import Scan
 from tests.security.planted import keys_of, plant
+from tests.support.slots import opened_body
 
 pytestmark = pytest.mark.mounted
 LEAST_BYTES = 1 << 19  # a scan of less has missed something
@@ -66,7 +66,7 @@ def control(scan, told, guarded):
     shutil.copytree(guarded.state / guarded.name, copy)
     assert not scan.files([copy])[0]
     slot = guarded.state / guarded.name / "slot"
-    key = bytes.fromhex(json.loads(open_slot(guarded.phrase, slot.read_bytes()))["seed"])
+    key = bytes.fromhex(json.loads(opened_body(guarded.phrase, slot))["seed"])
     with (copy / "index.db").open("r+b") as index:
         index.seek(10_000)
         index.write(base64.b64encode(key))
