@@ -107,6 +107,7 @@ class Keeping:
             repairer=self.repairer,
             watch=self._watch(),
         )
+        self.shipper.lanes.check_former = self.mirror.watch.check_former
 
     def _watch(self) -> Watch:
         local = self._local

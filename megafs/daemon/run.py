@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,6 +22,7 @@ from megafs.crypto.slot import Opened
 from megafs.daemon import anew, process, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
+from megafs.daemon.catchup import LOOK_S, catch_up
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.hostcalls import HostCalls
@@ -34,24 +34,16 @@ from megafs.errors import (
     MegaFSError,
     NotMounted,
     ReadOnly,
-    RolledBack,
     Unavailable,
 )
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
-from megafs.hosts import Stack
-from megafs.index.alarms import Alarms
 from megafs.index.database import SICK, Database
 from megafs.index.vault import Vault
-from megafs.model import Alarm, AlarmKind, HostId
-from megafs.store.disk import Disk
-from megafs.sync import recover, stream, told, watch
-from megafs.sync.objects import Objects
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 3.0  # how long a mount waits for hosts that do not answer
 USAGE_EVERY_S = 300.0  # how often hosts are asked for their free space
 SICK_S = 1.0  # before a loop goes on that met a sick disk
 READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
@@ -124,48 +116,6 @@ def limited(settings: Settings, options: MountOptions) -> Settings:
         upload_bytes_s=options.upload_bytes_s or settings.upload_bytes_s,
         download_bytes_s=options.download_bytes_s or settings.download_bytes_s,
     )
-
-
-async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks: Mapping[HostId, Stack]) -> None:
-    """If the hosts have newer commits of this very device, its state is an old copy: say so and fast-forward. Offline
-    is normal: hosts that do not answer soon are not waited for."""
-    objects = Objects(device.keyring, {host: stack.prompt for host, stack in stacks.items()})
-    ahead, before = 0, stream.load(database).previous
-    with trio.move_on_after(LOOK_S):
-        try:
-            ahead = await recover.steps_ahead(objects, device.trust, stream.load(database), device.number)
-        except (HostError, Unavailable) as error:
-            log.info("no host says whether this state is the newest: %s", error)
-    if not ahead:
-        return
-    log.warning("the state on this device is %d commits older than the hosts': fast-forwarding from them", ahead)
-    try:
-        gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead)
-    except RolledBack as error:
-        raise RolledBack(
-            f"two histories: {told.commit(before.seq, before.hash)} of device {device.number}, which is here, is not "
-            f"in what the hosts have of it ({error}). This takes what is on the hosts and keeps what is only here "
-            f"beside it: megafs attach --repair {paths.root.name} --host URL … --recovery-key-file FILE"
-        ) from error
-    after = stream.load(database).previous
-    watch.tell(
-        Alarms(database.connection),
-        Vault(database),
-        Alarm(
-            kind=AlarmKind.OWN_STATE,
-            device=device.number,
-            known_seq=before.seq if before.device == device.number else 0,
-            known_hash=before.hash,
-            shown_seq=after.seq,
-            shown_hash=after.hash,
-            since_s=int(time.time()),
-        ),
-    )
-    database.commit(0)
-    database.sync_wal()
-    disk = Disk(paths.packs)
-    for number in gone:
-        disk.unlink(number)
 
 
 class Session:

@@ -301,6 +301,10 @@ class Ledger:
         """The newest seq of the device that the host is known to have; 0 for none."""
         return int(self._execute("SELECT seq FROM host_head WHERE host = ? AND device = ?", (host, device)).get or 0)
 
+    def newest_confirmed(self, device: int) -> int:
+        """The newest seq of the device that any host acknowledged; 0 for none."""
+        return int(self._execute("SELECT max(seq) FROM host_head WHERE device = ?", (device,)).get or 0)
+
     def set_host_head(self, host: HostId, device: int, seq: int) -> None:
         self._execute(
             "INSERT INTO host_head VALUES (?1, ?2, ?3) ON CONFLICT (host, device) DO UPDATE SET seq = max(seq, ?3)",

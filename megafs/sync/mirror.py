@@ -58,7 +58,8 @@ class Mirror:
                 await self.watch.beat()
             elif lost_to is not None and lost_to.claim.number != self._stream.signer.device:
                 await self.watch.look_for_news(lost_to.claim.number)
-            await trio.sleep(LOOK_EVERY_S)
+            with trio.move_on_after(LOOK_EVERY_S):
+                await self.watch.suspicion.wait()
 
     async def complete(self, host: HostId) -> int:
         """Put every object of the index there that it lacks, and have lost packs repaired; how many were put. A host

@@ -264,6 +264,14 @@ async def steps_ahead(objects: Objects, trust: Trust, position: Position, device
     return await newest_seq(objects, trust, device, known + 1) - known
 
 
+async def steps_beyond(objects: Objects, trust: Trust, position: Position, device: int, confirmed: int) -> int:
+    """The same for a state so old that the commit which follows it was collected: its own newest commit that a host had
+    ``confirmed`` is not there either, since checkpoints of later ones stand for it. Raises Unavailable."""
+    if confirmed and await objects.exists(Kind.COMMIT, ident_commit(device, confirmed)):
+        return 0
+    return max(0, await newest_seq(objects, trust, device) - (position.next_seq - 1))
+
+
 async def fast_forward(
     database: Database, objects: Objects, trust: Trust, signer: Signer, ahead: int
 ) -> list[PackNumber]:

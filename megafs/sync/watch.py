@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+import trio
+
 from megafs.crypto.keys import ident_head
 from megafs.errors import Corrupt, HostError, ObjectMissing, Unauthentic, Unavailable
 from megafs.index.alarms import Alarms, Witness
@@ -57,11 +59,27 @@ class Watch:
         """``own`` is the newest commit of this device."""
         self._objects, self._ledger, self._vault, self._alarms = objects, ledger, vault, alarms
         self._trust, self._own, self._durable_now, self._clock = trust, own, durable_now, clock
+        self._lost: set[HostId] = set()  # found between two looks
+        self.suspicion = trio.Event()  # there are such
+
+    async def check_former(self, host: HostId, device: int) -> None:
+        """Before a newer head goes to a host: the one that it confirmed last must still be there. Nobody would ask for
+        that one any more, so a host that was put back to an older state would never be noticed. Raises HostError."""
+        for witness, is_owed in self._wanted(host):
+            if witness.device != device or not is_owed:
+                continue
+            if await self._objects.has(host, Kind.HEAD, ident_head(device, witness.seq)):
+                continue
+            if self._is_kept(witness) and await self._behind(witness):
+                self._lost.add(host)
+                self.suspicion.set()
 
     async def look(self) -> list[HostId]:
         """Ask every host for the newest commits that it is known to have; the hosts that have lost some."""
+        lost = list(self._lost)
+        self._lost.clear()
+        self.suspicion = trio.Event()
         answers = await self._objects.everywhere(self._ask)
-        lost = []
         for host, shown in answers.said.items():
             for each in shown:
                 if each.head is None and each.is_owed:
@@ -105,8 +123,12 @@ class Watch:
         return gallop.needed(witness.seq, first)
 
     async def _behind(self, witness: Witness) -> bool:
-        """Whether the newest commit that the host shows is older; then an alarm names both."""
-        newest = await self._newest_on(witness.host, witness.device)
+        """Whether the newest commit that the host shows is older; then an alarm names both. A host that does not answer
+        this is asked again another time."""
+        try:
+            newest = await self._newest_on(witness.host, witness.device)
+        except (HostError, Unavailable):
+            return False
         if newest.seq >= witness.seq:
             self._alarms.note(replace(witness, seq=newest.seq, hash=newest.hash, silent_since_s=0))
             return False
@@ -114,17 +136,12 @@ class Watch:
         return True
 
     async def _newest_on(self, host: HostId, device: int) -> Step:
-        """The newest head of a device that one host shows."""
+        """The newest head of a device that one host shows. Raises HostError or Unavailable."""
         alone = Objects(self._objects.keyring, {host: self._objects.hosts[host]})
-        try:
-            seq = await gallop.newest(lambda n: has_head(alone, self._trust, device, n))
-            return (
-                (await read_head(alone, self._trust, device, seq)).step
-                if seq
-                else Step(device=device, seq=0, hash=bytes(32))
-            )
-        except (HostError, Unavailable):
+        seq = await gallop.newest(lambda n: has_head(alone, self._trust, device, n))
+        if not seq:
             return Step(device=device, seq=0, hash=bytes(32))
+        return (await read_head(alone, self._trust, device, seq)).step
 
     def _note_silence(self, host: HostId) -> None:
         """From the first question without an answer on, the machine's own nights not counted."""

@@ -8,17 +8,16 @@ marker ``crash``; ``--rounds N`` for as many.
 import os
 import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.mounted.both import tally
 from tests.mounted.promises import Promises, Writer, start
-from tests.mounted.vault import HOSTS, PHRASE, Vault, is_mounted, mounted
+from tests.mounted.vault import HOSTS, PHRASE, Vault, mounted
 from tests.support.slots import lighten
 
 ROUNDS = 3
@@ -73,25 +72,28 @@ def survive(rounds: int, base: Path, vault: Vault | None, lots: random.Random) -
     manifests = base / "manifests"
     manifests.mkdir()
     kept: dict[str, Promises] = {}
-    for number in range(rounds):
-        place = vault.mountpoint if vault is not None else base
-        folder = vault.host(lots.randrange(HOSTS)) if vault is not None else manifests
-        with away(folder, vault is not None and lots.random() < 1 / 3):
-            newest = one_round(place, manifests, number, lots, vault)
-            hold(newest, place, f"round {number}")
-        kept |= newest
-        if vault is not None:
-            assert not vault.new_complaints(), f"round {number}"
-            if number % ROUNDS_OF_A_MACHINE == ROUNDS_OF_A_MACHINE - 1 or number == rounds - 1:
+    with ExitStack() as machines:
+        for number in range(rounds):
+            place = vault.mountpoint if vault is not None else base
+            folder = vault.host(lots.randrange(HOSTS)) if vault is not None else manifests
+            with away(folder, vault is not None and lots.random() < 1 / 3):
+                newest = one_round(place, manifests, number, lots, vault)
+                hold(newest, place, f"round {number}")
+            kept |= newest
+            assert vault is None or not vault.new_complaints(), f"round {number}"
+            if vault is not None and (number % ROUNDS_OF_A_MACHINE == ROUNDS_OF_A_MACHINE - 1 or number == rounds - 1):
                 vault = another_machine(vault, str(base / f"machine{number}"))
-        hold(kept, vault.mountpoint if vault is not None else base, f"after round {number}, on another machine")
+                machines.callback(vault.abandon)
+                vault.mount()
+                hold(kept, vault.mountpoint, f"after round {number}, on another machine")
+        hold(kept, base if vault is None else vault.mountpoint, "in the end")
+        if vault is not None:
+            vault.unmount()
+            assert not vault.new_complaints()
     count = sum(promises.count for promises in kept.values())
     assert count > rounds, "hardly anything was promised"
     tally.promises += count
     tally.rounds += rounds
-    if vault is not None:
-        vault.unmount()
-        assert not vault.new_complaints()
 
 
 def hold(kept: dict[str, Promises], place: Path, when: str) -> None:
@@ -101,29 +103,23 @@ def hold(kept: dict[str, Promises], place: Path, when: str) -> None:
 
 
 def another_machine(vault: Vault, place: str) -> Vault:
-    """One that has nothing but the words and two of the three hosts, mounted; the former one is gone."""
+    """One that has nothing but the words and two of the three hosts; the former one is gone."""
     vault.megafs("sync", vault.name, *vault.unlocking[:2])
     vault.unmount()
     there = vault.attach(place, hosts=(0, 2))
     lighten(there.state / there.name / "slot", PHRASE)
-    there.mount()
     return there
 
 
 @contextmanager
 def mortal(base: Path, stand_in: bool) -> Iterator[Vault | None]:
-    """A vault that may be killed, and whatever takes its place; none when the suite checks itself."""
+    """A vault that may be killed; none when the suite checks itself."""
     base.mkdir()
     if stand_in:
         yield None
         return
     with mounted(base) as vault:
-        try:
-            yield vault
-        finally:
-            for place in base.glob("**/mount"):
-                if is_mounted(place):
-                    subprocess.run(["fusermount3", "-uz", str(place)], check=False, capture_output=True)
+        yield vault
 
 
 def test_promises_survive_kills(scratch: Path, stand_in: bool) -> None:

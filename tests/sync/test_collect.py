@@ -1,5 +1,6 @@
 """What dies is removed, here and on hosts, and nothing else."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from megafs.config import Settings
 from megafs.crypto.keys import ident_commit, ident_pack, ident_part
 from megafs.index.ledger import KeptCheckpoint
 from megafs.model import ChunkId, HostId, Kind
+from megafs.sync import recover
 from megafs.sync.collect import SLICE_ROWS, Collector, removable
 from tests.sync.rig import Device, World, attached, checkpointer
 from tests.sync.test_recover import same_content
@@ -209,9 +211,18 @@ async def test_a_pack_that_died_before_shipping_is_dropped(
 async def test_old_checkpoints_and_commits_go(world: World, tmp_path: Path, autojump_clock: object) -> None:
     one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
     counts = []
+
+    async def beyond(device: Device) -> tuple[int, int]:
+        position, confirmed = device.stream.position, device.ledger.newest_confirmed(1)
+        ahead = await recover.steps_ahead(device.objects, world.identity.trust, position, 1)
+        return ahead, await recover.steps_beyond(device.objects, world.identity.trust, position, 1, confirmed)
+
     async with one.shipping():
         collect, checkpoints = collector(one), checkpointer(one)
         for round_number in range(6):
+            if round_number == 1:
+                one.database.sync_wal()
+                shutil.copytree(tmp_path / "1", tmp_path / "old")
             for n in range(3):
                 await one.write(b"%d-%d" % (round_number, n), randbytes(300))
                 await one.sync()
@@ -227,8 +238,13 @@ async def test_old_checkpoints_and_commits_go(world: World, tmp_path: Path, auto
         two = await attached(world, tmp_path / "2")
         assert two.survey.checkpoint is not None
         same_content(one, two)
-    one.crash()
-    two.crash()
+        assert await beyond(one) == (0, 0)
+    old = Device(world, tmp_path / "old", world.identity.signer(1), settings=QUICK)
+    old.assemble()
+    # What follows its newest commit is collected, so that nothing but the newest heads tells that it is old.
+    assert await beyond(old) == (0, one.stream.position.next_seq - old.stream.position.next_seq)
+    for device in (one, two, old):
+        device.crash()
 
 
 async def test_what_former_writers_left_goes_too(world: World, tmp_path: Path, autojump_clock: object) -> None:

@@ -63,6 +63,28 @@ async def test_a_host_that_shows_less_is_named_with_both_numbers_and_hashes(tmp_
     one.crash()
 
 
+@pytest.mark.parametrize("is_watched", [True, False], ids=["watched", "control"])
+async def test_a_host_put_back_between_two_looks_is_noticed_before_it_gets_more(tmp_path, autojump_clock, is_watched):
+    """Otherwise it would have what is asked for: the newest head."""
+    world = World()
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping() as shipper:
+        watch = one.watch()
+        if is_watched:
+            shipper.lanes.check_former = watch.check_former
+        await shipped(one)
+        older = dict(world.memory[SECOND].objects)
+        await shipped(one, 3)
+        assert not watch.suspicion.is_set()
+        world.memory[SECOND].objects = older
+        await shipped(one, 3)
+        assert watch.suspicion.is_set() == is_watched
+        assert await watch.look() == ([SECOND] if is_watched else [])
+        assert not watch.suspicion.is_set()
+        assert [(alarm.kind, alarm.host) for alarm in one.alarms.all()] == [(AlarmKind.BEHIND, SECOND)] * is_watched
+    one.crash()
+
+
 async def test_a_host_that_is_behind_in_what_it_never_confirmed_is_not_blamed(tmp_path, autojump_clock):
     """Slow and absent hosts, collected heads, a host that comes back: no alarm."""
     world = World()
