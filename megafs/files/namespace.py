@@ -86,9 +86,18 @@ class Namespace:
         return None if ino is None else self.get(ino)
 
     def create(
-        self, parent: Ino, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0, target: bytes | None = None
+        self,
+        parent: Ino,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        umask: int = 0,
+        rdev: int = 0,
+        target: bytes | None = None,
     ) -> Attributes:
-        """A new inode of any type under a new name."""
+        """A new inode of any type under a new name. The umask applies where ``parent`` has no default ACL."""
         above = self._parent_for(parent, name)
         if target is not None and len(target) > SYMLINK_BYTES:
             raise Refused(errno.ENAMETOOLONG)
@@ -99,7 +108,7 @@ class Namespace:
                 mode |= stat.S_ISGID
         access = default = None
         if not stat.S_ISLNK(mode):
-            mode, access, default = self._xattrs.inherited(parent, mode)
+            mode, access, default = self._xattrs.inherited(parent, mode, umask)
         now_ns = self._now_ns()
         row = self._inodes.insert(mode, uid, gid, rdev, now_ns, parent if is_directory else Ino(0), target)
         self._xattrs.give(row.ino, access, default if is_directory else None)

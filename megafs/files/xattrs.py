@@ -74,11 +74,11 @@ class Xattrs:
         if value is not None:
             self._inodes.set_xattr(ino, acl.ACCESS, acl.encode(acl.chmod(acl.parse(value), mode)))
 
-    def inherited(self, parent: Ino, mode: int) -> tuple[int, bytes | None, bytes | None]:
-        """(mode, access list, default list) of a new file in ``parent``, whose default list decides."""
+    def inherited(self, parent: Ino, mode: int, umask: int) -> tuple[int, bytes | None, bytes | None]:
+        """(mode, access list, default list) of a new file in ``parent``, whose default list decides if it has one."""
         value = self._inodes.xattr(parent, acl.DEFAULT)
         if value is None:
-            return mode, None, None
+            return mode & ~umask, None, None
         entries, mode = acl.inherit(acl.parse(value), mode)
         return mode, None if acl.is_minimal(entries) else acl.encode(entries), value
 

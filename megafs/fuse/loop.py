@@ -1,7 +1,8 @@
 """The loop under pyfuse3: takes requests without a trip through trio's scheduler for each one.
 
 pyfuse3 takes its ``trio`` from a global of its module (that is how its asyncio mode works); ``install`` puts a stand-in
-there. It differs from trio in two things that pyfuse3 does once per request, and passes everything else through:
+there. It differs from trio in two things that pyfuse3 does once per request, and passes everything else through (the
+very first request: fuse.handshake):
 
 * ``Lock``: taking it while it is free is no checkpoint, and it is not fair. pyfuse3's reading task gives it back after
   each request while a second one waits for it; a fair lock therefore switches tasks for every request.
@@ -35,6 +36,8 @@ from typing import Protocol
 import pyfuse3
 import trio
 from trio.lowlevel import current_task
+
+from megafs.fuse.handshake import Handshake
 
 POLL_S = 60e-6  # longer gains nothing: a reply, the client's return and its next request take 5 to 40 µs here
 POLL_LEAST_S = 8e-6  # below that one poll(2) is all there is time for
@@ -171,12 +174,25 @@ class Lock:
 
 
 class Lowlevel:
-    """``trio.lowlevel`` with another ``wait_readable``."""
+    """``trio.lowlevel`` with another ``wait_readable``. With a handshake its first two calls are that."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, handshake: Handshake | None = None) -> None:
         self._pace = pace
+        self._handshake = handshake
+        self.wait_readable = self._always if handshake is None else self._first
 
-    async def wait_readable(self, fd: int) -> None:
+    async def _first(self, fd: int) -> None:
+        assert self._handshake is not None
+        await self._handshake.begin(fd)
+        self.wait_readable = self._second
+
+    async def _second(self, fd: int) -> None:
+        assert self._handshake is not None
+        self._handshake.end(fd)
+        self.wait_readable = self._always
+        await self._always(fd)
+
+    async def _always(self, fd: int) -> None:
         if not self._pace.readable(fd):
             await self._pace.wait(fd)
 
@@ -187,9 +203,9 @@ class Lowlevel:
 class Trio:
     """What pyfuse3 takes for ``trio``."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, handshake: Handshake | None = None) -> None:
         self._pace = pace
-        self.lowlevel = Lowlevel(pace)
+        self.lowlevel = Lowlevel(pace, handshake)
 
     def Lock(self) -> Lock:  # trio's name
         return Lock(self._pace)
@@ -200,7 +216,7 @@ class Trio:
 
 def install(*, enabled: bool = True) -> None:
     """Before ``pyfuse3.init``: the mounts that follow use this loop, or with ``enabled=False`` trio's own."""
-    pyfuse3.trio = Trio(Pace()) if enabled else trio  # type: ignore[attr-defined]
+    pyfuse3.trio = Trio(Pace(), Handshake()) if enabled else trio  # type: ignore[attr-defined]
 
 
 def uninstall() -> None:

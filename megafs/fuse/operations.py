@@ -184,7 +184,7 @@ class Operations(pyfuse3.Operations):
         self, parent: int, name: bytes, mode: int, ctx: RequestContext, *, rdev: int = 0, target: bytes | None = None
     ) -> EntryAttributes:
         self._writable()
-        row = self._names.create(Ino(parent), name, mode, ctx.uid, ctx.gid, rdev=rdev, target=target)
+        row = self._names.create(Ino(parent), name, mode, ctx.uid, ctx.gid, umask=ctx.umask, rdev=rdev, target=target)
         self._commits.note_change()
         return self._replies.entry(row)
 

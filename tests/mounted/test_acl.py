@@ -215,20 +215,20 @@ def test_without_a_default_the_umask_applies(both: Both) -> None:
     both(operation)
 
 
-def test_umask_under_a_default(both: Both) -> None:
-    """The published difference: the kernel applies the umask before the daemon is asked."""
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o777])
+def test_umask_under_a_default(both: Both, umask: int) -> None:
+    """The default list stands in the umask's place."""
 
     def operation(root: Path) -> Cases:
-        place = directory(root / "place")
-        os.setxattr(place, DEFAULT, minimal(7, 7, 7))
-        os.umask(0o027)
-        os.close(os.open(place / "file", os.O_CREAT | os.O_WRONLY, 0o666))
+        os.umask(umask)
+        for number, value in enumerate((minimal(7, 7, 7), minimal(7, 0, 0), extended(), extended(mask=4))):
+            for mode in (0o600, 0o644, 0o666, 0o777):
+                place = directory(root / f"{number}-{mode:o}")
+                os.setxattr(place, DEFAULT, value)
+                yield place.name, made_in(place, mode)
         os.umask(0o022)
-        yield "mode", oct(os.lstat(place / "file").st_mode & 0o777)
 
-    both.documented(
-        operation, mount="0o640", plain="0o666", why="the FUSE library does not set DONT_MASK: stricter, never laxer"
-    )
+    both(operation)
 
 
 def test_times(both: Both) -> None:
