@@ -17,6 +17,7 @@ from megafs.crypto.slot import (
     FILE_BYTES,
     Opened,
     Secret,
+    body_of,
     new_file,
     new_slot,
     open_slots,
@@ -24,6 +25,7 @@ from megafs.crypto.slot import (
     with_body,
     with_slots,
 )
+from megafs.errors import Usage
 
 PASSPHRASE, KEY, RECOVERY, KEYRING = (
     "passphrase",
@@ -65,6 +67,29 @@ def put_slot(paths: VaultPaths, opened: Opened, label: str, secret: Secret, cost
         former = slots_of(data)
         kept = [made if slot.label == label else slot for slot in former]
         return with_slots(data, opened, kept if made in kept else [*kept, made])
+
+    change(paths, changed)
+
+
+def remove_slot(paths: VaultPaths, opened: Opened, label: str) -> None:
+    """Raises Usage if there is no such slot, or no other."""
+
+    def changed(data: bytes) -> bytes:
+        former = slots_of(data)
+        left = [slot for slot in former if slot.label != label]
+        if len(left) == len(former):
+            raise Usage(f"there is no slot {label}")
+        return with_slots(data, opened, left)
+
+    change(paths, changed)
+
+
+def only_slot(paths: VaultPaths, opened: Opened, label: str, secret: Secret, cost: Cost | None = None) -> None:
+    """One slot, and the body under a new key: nothing that opened an earlier file opens this one or a later one. The
+    caller has the vault: a daemon would go on with the former key. Blocks as ``unlock``."""
+
+    def changed(data: bytes) -> bytes:
+        return new_file(body_of(data, opened.key), {label: secret}, cost=cost or affordable())
 
     change(paths, changed)
 

@@ -21,6 +21,7 @@ FENCES = {  # who may import a library
     "pyfuse3": {"fuse", "daemon"},
     "apsw": {"index"},
     "cryptography": {"crypto"},
+    "shamir_mnemonic": {"crypto"},
     "zstandard": {"packs", "sync"},
     "pyeclib": {"packs"},
     "opendal": {"hosts"},

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from megafs import __version__
-from megafs.cli import alarms, attach, check, create, devices, doctor, hosts, mount, policy, status, sync, unmount
+from megafs.cli import (
+    alarms,
+    attach,
+    check,
+    create,
+    devices,
+    doctor,
+    hosts,
+    mount,
+    policy,
+    slots,
+    status,
+    sync,
+    unmount,
+)
 from megafs.cli.options import EPILOG
 from megafs.cli.outcome import one_error
 from megafs.errors import MegaFSError
@@ -22,6 +36,7 @@ app = typer.Typer(
 )
 for command in (create, mount, status, sync, unmount, attach, hosts, devices, policy, check, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
+app.command("passphrase", epilog=EPILOG)(slots.run)  # the module of this name says where one comes from
 
 
 def _version(asked: bool) -> None:

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megafs.cli import passphrase, places, secrets, terminal
-from megafs.cli.options import HostUrls, Name, PassphraseCommand, PassphraseFile, Remember, SecretsFile, StateDir
+from megafs.cli import passphrase, places, recovery, secrets, terminal
+from megafs.cli.options import (
+    HostUrls,
+    Name,
+    PassphraseCommand,
+    PassphraseFile,
+    RecoveryKeyFiles,
+    Remember,
+    SecretsFile,
+    StateDir,
+)
 from megafs.config import Settings
 from megafs.errors import Usage, VaultExists
 
@@ -26,17 +35,6 @@ ExpectPhrase = Annotated[
         show_default=False,
     ),
 ]
-RECOVERY_TEXT_BYTES = 16_384  # 24 words in any layout
-
-RecoveryKeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--recovery-key-file",
-        metavar="F",
-        help="The 24 words, in any layout (-: standard input).",
-        show_default=False,
-    ),
-]
 TicketFile = Annotated[
     Path | None,
     typer.Option(
@@ -51,7 +49,7 @@ TicketFile = Annotated[
 def run(
     name: Name,
     host: HostUrls,
-    recovery_key_file: RecoveryKeyFile = None,
+    recovery_key_file: RecoveryKeyFiles = None,
     ticket_file: TicketFile = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before this device becomes the writing one.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Rebuild the damaged index of a NAME that is here.")] = False,
@@ -102,15 +100,14 @@ def run(
     terminal.note(f"{name} is on this device; now: megafs mount {name} DIR")
 
 
-def given_key(recovery_key_file: Path | None, ticket_file: Path | None) -> "RecoveryKey | TicketCode":
+def given_key(recovery_key_file: list[Path] | None, ticket_file: Path | None) -> "RecoveryKey | TicketCode":
     """The one of the two that was given. Raises Usage or WrongKey."""
-    from megafs.crypto.recovery import RecoveryKey
     from megafs.crypto.ticket import TicketCode
 
-    if ticket_file is not None and recovery_key_file is None:
-        return TicketCode.from_text(recovery_text(ticket_file))
-    if recovery_key_file is not None and ticket_file is None:
-        return RecoveryKey.from_text(recovery_text(recovery_key_file))
+    if ticket_file is not None and not recovery_key_file:
+        return TicketCode.from_text(recovery.text(ticket_file))
+    if recovery_key_file and ticket_file is None:
+        return recovery.key(recovery_key_file)
     raise Usage(
         "attach needs either --recovery-key-file, or --ticket-file with what `megafs devices NAME enrol` printed"
     )
@@ -134,21 +131,6 @@ def noted(question: str) -> bool:
     """With --yes nothing is asked, but what would have been is said."""
     terminal.note(question.removesuffix(" Go on?"))
     return True
-
-
-def recovery_text(file: Path) -> str:
-    """What the file says, still unchecked."""
-    try:
-        if str(file) == "-":
-            data = sys.stdin.buffer.read(RECOVERY_TEXT_BYTES + 1)
-        else:
-            with open(file, "rb") as opened:
-                data = opened.read(RECOVERY_TEXT_BYTES + 1)
-    except OSError as error:
-        raise Usage(f"the words cannot be read: {error.strerror}: {file}") from error
-    if len(data) > RECOVERY_TEXT_BYTES:
-        raise Usage(f"this file holds more than the words: {file}")
-    return data.decode("utf-8", "replace")
 
 
 def confirmed(question: str) -> bool:

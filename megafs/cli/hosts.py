@@ -7,8 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from megafs.cli import places, secrets, terminal
-from megafs.cli.attach import recovery_text
+from megafs.cli import places, recovery, secrets, terminal
 from megafs.cli.options import Copies, Json, Name, SecretsFile, Shards, StateDir, asked_policy, policy_text
 from megafs.config import VaultPaths
 from megafs.control.messages import (
@@ -45,7 +44,7 @@ PriceEgress = Annotated[str, typer.Option(metavar="P", help="Of a new host: per 
 Limit = Annotated[str, typer.Option(metavar="SIZE", help="Of a new host: the most to put there.", show_default=False)]
 AppendOnly = Annotated[bool, typer.Option("--append-only", help="Of a new host: never delete there.")]
 RecoveryKeyFile = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "--recovery-key-file",
         metavar="F",
@@ -97,7 +96,7 @@ def run(
         limit_bytes=terminal.size_bytes(limit) if limit else 0,
         append_only=append_only,
         force=force,
-        recovery_key=recovery_text(recovery_key_file) if recovery_key_file is not None else "",
+        recovery_key=" ".join(recovery.key(recovery_key_file).words()) if recovery_key_file else "",
     )
     if action == "list":
         _list(paths, json)

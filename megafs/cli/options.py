@@ -32,6 +32,15 @@ PassphraseCommand = Annotated[
     str | None,
     typer.Option("--passphrase-command", metavar="CMD", help="Run this command; the passphrase is what it prints."),
 ]
+RecoveryKeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--recovery-key-file",
+        metavar="F",
+        help="The 24 words, or shares of them (repeatable), in any layout (-: standard input).",
+        show_default=False,
+    ),
+]
 Remember = Annotated[bool, typer.Option("--remember", help="Let the desktop keyring unlock it from now on.")]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 HostUrls = Annotated[

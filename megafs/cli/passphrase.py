@@ -44,12 +44,13 @@ class Source:
             return _from_command(self.command)
         return None
 
-    def unlock(self, paths: VaultPaths) -> "Opened":
+    def unlock(self, paths: VaultPaths, *, ask_keyring: bool = True) -> "Opened":
         """The slot file of a vault that is there, opened. Blocks. Raises DamagedSlot, WrongKey, Usage."""
         given = self.given()
-        if given is None and _marker(paths).exists() and (kept := _from_keyring(paths)) is not None:
+        found = kept(paths) if given is None and ask_keyring else None
+        if found is not None:
             try:
-                return opened(paths, kept)
+                return opened(paths, found)
             except WrongKey:
                 note(f"what the desktop keyring holds does not open {paths.root.name} any more; --remember renews it")
         asked = given if given is not None else _asked(f"Passphrase of {paths.root.name}: ")
@@ -58,8 +59,8 @@ class Source:
     def existing(self, paths: VaultPaths) -> str:
         """The passphrase of a vault that is there."""
         given = self.given()
-        if given is None and _marker(paths).exists():
-            given = _from_keyring(paths)
+        if given is None:
+            given = kept(paths)
         return given if given is not None else _asked(f"Passphrase of {paths.root.name}: ")
 
     def new(self, name: str) -> str:
@@ -103,7 +104,10 @@ def _marker(paths: VaultPaths) -> Path:
     return paths.root / "remembered"
 
 
-def _from_keyring(paths: VaultPaths) -> str | None:
+def kept(paths: VaultPaths) -> str | None:
+    """What the desktop keyring has for the vault, if it was ever given anything."""
+    if not _marker(paths).exists():
+        return None
     import keyring
     from keyring.errors import KeyringError
 

@@ -195,6 +195,12 @@ def open_slots(secret: Secret, data: Bytes, *, limits: Limits = LIMITS, derive: 
     raise _wrong(secret)
 
 
+def body_of(data: Bytes, key: bytes) -> bytes:
+    """The body that a file has now. Raises DamagedSlot if ``key`` is not what its slots wrap."""
+    _, front, sealed = _parsed(_whole(data), LIMITS)
+    return _opened_body(key, front, sealed)
+
+
 def with_body(data: Bytes, key: bytes, body: Bytes) -> bytes:
     """The file with another body under the same slots. Raises DamagedSlot if ``key`` is not what they wrap."""
     slots, front, sealed = _parsed(_whole(data), LIMITS)
