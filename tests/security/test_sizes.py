@@ -19,8 +19,9 @@ from megafs.packs.format import layout, sealed_bytes
 from tests.security import rig as rigs
 from tests.security.rig import Rig
 
-FINE = replace(rigs.SETTINGS, compression=True)
-COARSE = replace(rigs.SETTINGS, compression=True, coarse_sizes=True)
+# Nothing ships before it is told to: how often it would while the test writes is a matter of time, not of size.
+FINE = replace(rigs.SETTINGS, compression=True, pack_idle_s=3600.0, pack_age_s=3600.0)
+COARSE = replace(FINE, coarse_sizes=True)
 FEW, MANY = 2, 40
 WORDS = [b"the", b"quick", b"brown", b"fox", b"jumps", b"over", b"a", b"lazy", b"dog", b"\n"]
 
