@@ -17,6 +17,7 @@ from megafs.cli import (
     hosts,
     mount,
     policy,
+    rotate,
     slots,
     status,
     sync,
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: readable in a pipe, and it spares importing rich
     pretty_exceptions_enable=False,
 )
-for command in (create, mount, status, sync, unmount, attach, hosts, devices, policy, check, alarms, doctor):
+for command in (create, mount, status, sync, unmount, attach, hosts, devices, rotate, policy, check, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
 app.command("passphrase", epilog=EPILOG)(slots.run)  # the module of this name says where one comes from
 

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megafs.cli import passphrase, places, terminal
-from megafs.cli.hosts import table
-from megafs.cli.options import Json, Name, PassphraseCommand, PassphraseFile, StateDir
+from megafs.cli import passphrase, places, rotate, terminal
+from megafs.cli.hosts import answer_to, table
+from megafs.cli.options import Json, Name, PassphraseCommand, PassphraseFile, RecoveryKeyFiles, StateDir
 from megafs.config import VaultPaths
-from megafs.control.messages import DeviceReport, Devices, Request
+from megafs.control.messages import DeviceReport, Devices, Request, Unshipped, UnshippedPath
 from megafs.errors import Incomplete, MegaFSError, NotMounted, Usage
 
 if TYPE_CHECKING:
     from megafs.crypto.slot import Opened
 
-ACTIONS = ("list", "enrol")
+ACTIONS = ("list", "enrol", "revoke", "unshipped")
 COLUMNS = ("device", "name", "enrolled", "commits", "last seen", "")
 MINUTES = 10
 
 ActionArgument = Annotated[str, typer.Argument(metavar=f"[{'|'.join(ACTIONS)}]", help="What to do.")]
+NumberArgument = Annotated[int, typer.Argument(metavar="[NUMBER]", min=0, help="Which device, for revoke.")]
 Minutes = Annotated[
     int, typer.Option("--minutes", min=1, max=1440, help="With enrol: for how long the ticket is good.")
 ]
@@ -30,7 +31,10 @@ Minutes = Annotated[
 def run(
     name: Name,
     action: ActionArgument = "list",
+    number: NumberArgument = 0,
     minutes: Minutes = MINUTES,
+    recovery_key_file: RecoveryKeyFiles = None,
+    deep: rotate.Deep = False,
     passphrase_file: PassphraseFile = None,
     passphrase_command: PassphraseCommand = None,
     state_dir: StateDir = None,
@@ -41,11 +45,21 @@ def run(
     list: number, name, when enrolled, newest commit in the vault, when it was seen last. enrol: prints 12 words, with
     which `megafs attach NAME --ticket-file F` makes another machine a device: it needs neither the recovery key nor
     this passphrase. They are good once and for --minutes; whoever reads them in that time gets in. Ctrl-C ends them.
+    revoke: a new epoch (see megafs rotate) without device NUMBER. unshipped: what was changed on this mounted device
+    and is not in the vault, because another device took it over; it stays readable here, to be copied.
     """
     source = passphrase.Source(file=passphrase_file, command=passphrase_command)
     paths = places.vault(state_dir, name)
     if action not in ACTIONS:
         raise Usage(f"devices takes one of {', '.join(ACTIONS)}, not {action!r}")
+    if (action == "revoke") != bool(number):
+        raise Usage("devices revoke needs the number of a device, and nothing else does")
+    if action == "revoke":
+        rotate.begin(paths, source, recovery_key_file, revoke=number, deep=deep)
+        return
+    if action == "unshipped":
+        unshipped(paths, json)
+        return
     if action == "enrol":
         enrol(paths, source, minutes)
         return
@@ -98,6 +112,31 @@ def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
     if not devices.enrol(paths, opened=opened, hosts=told.hosts, tell=tell, lives_s=minutes * 60):
         raise Incomplete("nobody used the ticket; it is gone")
     terminal.note("the ticket was used and is gone; the new device is the one that writes now")
+
+
+def unshipped(paths: VaultPaths, json: bool) -> None:
+    """List the paths; on stderr what they are."""
+    found: list[UnshippedPath] = []
+    number = 0
+    while (page := answer_to(paths, Request(call="unshipped", page=number), Unshipped)).paths:
+        found += page.paths
+        number += 1
+    if json:
+        terminal.answer_json([{"path": shown(each.path), "what": each.what} for each in found])
+    else:
+        for each in found:
+            terminal.answer(f"{each.what:8}{shown(each.path)}")
+    if not page.is_whole:
+        terminal.note("older commits that the vault lacks are in a checkpoint of this device: compare the trees, too")
+    if found:
+        terminal.note("the vault lacks these; copy them from this mount to the device that writes now")
+    else:
+        terminal.note("everything of this device is in the vault")
+
+
+def shown(path: bytes) -> str:
+    """A path on one line, whatever bytes it has."""
+    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 def cells(device: DeviceReport) -> tuple[str, ...]:

@@ -98,6 +98,9 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         f"  not shipped {waiting if status.unshipped_commits or status.unshipped_bytes else 'nothing'}",
         f"  cache       {size(status.cache_bytes)} of {size(status.cache_limit_bytes)}",
     ]
+    if status.epoch > 1:
+        left = f"; {size(status.reseal_left_bytes)} of earlier ones still to be sealed anew"
+        text.append(f"  epoch       {status.epoch}{left if status.reseal_left_bytes else ''}")
     if status.chunks_healed:
         text.append(f"  healed      {status.chunks_healed} damaged chunks of the cache, from the hosts")
     if status.read_only:

@@ -44,11 +44,12 @@ class HostAsk:
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, devices, sync, check, add, remove, drain, test, plan, policy, alarms
+    call: str  # status, hosts, devices, unshipped, sync, check, add, remove, drain, test, plan, policy, alarms
     local: bool = False  # of sync: only until this device has it on disk
     full: bool = False  # of check: everything, not samples
     repair: bool = False  # of check: mend what loses nothing
     host: HostAsk = HostAsk()
+    page: int = 0  # of unshipped
     copies: int = 0  # of policy and plan: what to change it to; all three 0: as it is
     k: int = 0
     m: int = 0
@@ -121,6 +122,8 @@ class Status:
     newest_commit: int = 0
     cache_bytes: int = 0
     cache_limit_bytes: int = 0
+    epoch: int = 1
+    reseal_left_bytes: int = 0  # of earlier epochs, to be sealed anew (rotate --deep)
     chunks_healed: int = 0  # damaged on this disk since the mount, and fetched again from a host
     hosts: tuple[HostReport, ...] = ()
     phrase: str = ""  # checkpoint phrase of the newest commit that a host has confirmed; empty: none has
@@ -226,6 +229,24 @@ class Devices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnshippedPath:
+    """Below the mount."""
+
+    path: bytes
+    what: str  # new, changed, removed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unshipped:
+    """Answer to ``unshipped``: a page of what changed in commits that the vault lacks. No paths: there are no more."""
+
+    first_seq: int  # of the commits that the vault lacks; what is in no commit yet comes on top
+    last_seq: int
+    is_whole: bool  # else some of these commits are only in a checkpoint of this device, and are not in the list
+    paths: tuple[UnshippedPath, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
     """Answer to ``sync``: everything accepted before the call is where it was asked to be."""
 
@@ -251,7 +272,21 @@ class Failure:
     sentence: str
 
 
-Message = Request | Progress | Status | Alarmed | Hosts | Devices | Done | Tested | Planned | Synced | Checked | Failure
+Message = (
+    Request
+    | Progress
+    | Status
+    | Alarmed
+    | Hosts
+    | Devices
+    | Unshipped
+    | Done
+    | Tested
+    | Planned
+    | Synced
+    | Checked
+    | Failure
+)
 KINDS: dict[str, type[Message]] = {
     "request": Request,
     "progress": Progress,
@@ -259,6 +294,7 @@ KINDS: dict[str, type[Message]] = {
     "alarmed": Alarmed,
     "hosts": Hosts,
     "devices": Devices,
+    "unshipped": Unshipped,
     "done": Done,
     "tested": Tested,
     "planned": Planned,

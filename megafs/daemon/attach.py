@@ -23,6 +23,7 @@ from megafs.crypto.slot import secret_from
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, note_device
+from megafs.daemon.epochs import note_epoch
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.secrets import finder, keep
 from megafs.errors import HostError, RolledBack, Unauthentic, Usage, WrongKey
@@ -112,6 +113,7 @@ async def bring(
             certificate = canonical.encode(device.signer.certificate)
             recover.enrol(database, device.signer, certificate, term=claimed.claim.term, done=done, survey=found)
             note_device(database, device.number)
+            note_epoch(database, device)
             database.commit(0)
             database.sync_wal()
         finally:

@@ -13,9 +13,12 @@ from megafs.daemon import alarmcalls
 from megafs.daemon.check import beside
 from megafs.daemon.devices import listed
 from megafs.daemon.engine import Engine
+from megafs.daemon.keeping import deep_epoch
+from megafs.daemon.unshipped import unshipped
 from megafs.errors import DiskError, HostError
 from megafs.fuse.operations import Operations
 from megafs.index.database import SICK
+from megafs.index.packs import live_before
 from megafs.model import HostSpec
 
 
@@ -31,6 +34,7 @@ class Calls:
             "status": self.status,
             "hosts": self.hosts,
             "devices": self.devices,
+            "unshipped": lambda request: unshipped(self._engine, request.page),
             "sync": self.sync,
             "check": self.check,
         }
@@ -63,10 +67,12 @@ class Calls:
     async def status(self, request: Request) -> AsyncGenerator[Message, None]:
         engine = self._engine
 
-        def totals() -> tuple[int, int]:
+        deep = deep_epoch(engine.database)
+
+        def totals() -> tuple[int, int, int]:
             with engine.database.snapshot() as connection:
                 row = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE nlink > 0").get
-                return int(row[0]), int(row[1])
+                return int(row[0]), int(row[1]), live_before(connection, deep) if deep else 0
 
         try:
             self._status = self._asked(*await trio.to_thread.run_sync(totals))
@@ -75,7 +81,7 @@ class Calls:
             self._status = replace(self._status, read_only=why)
         yield self._status
 
-    def _asked(self, files: int, size: int) -> Status:
+    def _asked(self, files: int, size: int, reseal_left: int) -> Status:
         engine = self._engine
         level = engine.cache.level()
         left, policy = engine.shipper.backlog(), engine.vault.policy()
@@ -92,6 +98,8 @@ class Calls:
             newest_commit=engine.shipper.stream.position.next_seq - 1,
             cache_bytes=level.local,
             cache_limit_bytes=level.limit,
+            epoch=engine.device.keyring.epoch,
+            reseal_left_bytes=reseal_left,
             chunks_healed=engine.reader.healed,
             hosts=tuple(self._report(spec) for spec in engine.vault.hosts()),
             phrase=alarmcalls.phrase(engine),

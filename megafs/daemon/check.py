@@ -12,6 +12,7 @@ from megafs.crypto.slot import Opened
 from megafs.daemon import secrets
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
+from megafs.daemon.epochs import open_index
 from megafs.daemon.hosts import Opener, connected
 from megafs.index.database import Database
 from megafs.index.extents import Extents
@@ -73,7 +74,7 @@ def check_vault(
     """Of a vault that is not mounted. Blocks. Raises Busy if it is, Corrupt if the index cannot even be opened."""
     device = Device.of(opened)
     with locked(paths):
-        database = Database(paths.index, device.keyring.index_key(device.id))
+        database = open_index(paths, device)
         database.adopt(device.number)
         try:
             return trio.run(_alone, paths, device, database, full, repair, show)

@@ -16,6 +16,7 @@ from megafs.crypto.slot import Opened
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon import process, secrets
 from megafs.daemon.device import Device, DeviceNote, locked, note_key
+from megafs.daemon.epochs import open_index
 from megafs.daemon.hosts import Opener, connected
 from megafs.errors import HostError, Unavailable
 from megafs.hosts import Stack
@@ -64,7 +65,7 @@ def devices_of(paths: VaultPaths, *, opened: Opened) -> Devices:
     """Of a vault that is not mounted: whether this device may still write is not known then. Raises Busy if it is."""
     device = Device.of(opened)
     with locked(paths):
-        database = Database(paths.index, device.keyring.index_key(device.id))
+        database = open_index(paths, device)
         try:
             return listed(database, device, is_writing=False)
         finally:

@@ -36,11 +36,18 @@ from megafs.sync.stream import Stream
 from megafs.sync.watch import Watch
 
 COMPACT_EVERY_S = 300.0  # packs are looked through this often
+RESEAL_EVERY_S = 5.0  # a round of at most 32 MiB, while little waits to be shipped
+DEEP = "deep_epoch"  # key of the setting table: all chunks of earlier epochs are to be sealed anew; absent: none
 
 
 def since_boot_s() -> float:
     """A clock that nobody sets, and that goes on while the machine sleeps: what a majority said before is old then."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def deep_epoch(database: Database) -> int:
+    """Chunks of epochs before this one are to be sealed anew; 0: only what is compacted."""
+    return int(Vault(database).setting(DEEP) or 0)
 
 
 class Local(Protocol):
@@ -95,6 +102,7 @@ class Keeping:
             fetcher=local.fetcher,
             commits=local.commits,
             may_run=lambda: not self._claims.is_lost,
+            deep_epoch=lambda: deep_epoch(local.database),
         )
         self.repairer = self._repairer()
         local.fetcher.on_damage = self.repairer.note_damage
@@ -182,12 +190,18 @@ class Keeping:
     def loops(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """Each runs until it is cancelled."""
         parts = (self.shipper, self.checkpointer, self.collector, self.repairer, self.mirror)
-        return [self._compact, *(part.run for part in parts)]
+        return [self._compact, self._reseal, *(part.run for part in parts)]
 
     async def _compact(self) -> None:
         while True:
             await trio.sleep(COMPACT_EVERY_S)
             await self.compactor.run_once()
+
+    async def _reseal(self) -> None:
+        while True:
+            await trio.sleep(RESEAL_EVERY_S)
+            if not self._claims.is_lost:
+                await self.compactor.reseal_once()
 
     @property
     def claims(self) -> Claims:

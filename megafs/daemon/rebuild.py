@@ -23,6 +23,7 @@ from megafs.crypto.slot import secret_from
 from megafs.daemon import process
 from megafs.daemon.attach import Key, bring
 from megafs.daemon.device import Device, locked, new_state
+from megafs.daemon.epochs import open_index
 from megafs.daemon.secrets import keep
 from megafs.errors import MegaFSError
 from megafs.index.database import SICK, Database
@@ -100,7 +101,7 @@ def repair_vault(
 def waiting(paths: VaultPaths, device: Device) -> int:
     """How many local commits the former index had not shipped; -1 if it does not say."""
     try:
-        database = Database(paths.index, device.keyring.index_key(device.id))
+        database = open_index(paths, device)
         try:
             ledger = Ledger(database.connection)
             return ledger.count_waiting(ledger.newest_outbox())

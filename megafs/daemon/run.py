@@ -25,6 +25,7 @@ from megafs.daemon.calls import Calls
 from megafs.daemon.catchup import LOOK_S, catch_up
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
+from megafs.daemon.epochs import open_index, settle
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
 from megafs.errors import (
@@ -39,7 +40,7 @@ from megafs.errors import (
 from megafs.fuse import loop
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
-from megafs.index.database import SICK, Database
+from megafs.index.database import SICK
 from megafs.index.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,13 @@ def run(
     with locked(paths), cure_named(paths.root.name):
         settings = limited(settings_from(paths.settings.read_text()), options)
         opener = Opener(settings, partial(secrets.read, paths))
-        database = Database(paths.index, device.keyring.index_key(device.id))
+        database = open_index(paths, device)
         database.adopt(device.number)
 
         async def serve() -> None:
             async with connected(Vault(database).hosts(), opener) as stacks:
                 await catch_up(paths, database, device, stacks)
+                settle(database, device)
                 session = Session(
                     Engine(paths, device, database, settings, options, stacks), mountpoint, options, opener
                 )
@@ -207,7 +209,7 @@ class Session:
             await trio.sleep_forever()
 
     def _anew(self, former: Engine, given_out: int) -> Engine:
-        database = Database(former.paths.index, former.device.keyring.index_key(former.device.id))
+        database = open_index(former.paths, former.device)
         try:
             database.adopt(former.device.number, given_out)
             engine = Engine(former.paths, former.device, database, former.settings, self.options, former.stacks)

@@ -48,9 +48,13 @@ def told(error: OSError) -> MegaFSError:
     return DiskError(f"the index cannot be written: {error.strerror}")
 
 
-def connect(path: Path, key: bytes, cache_kib: int, *, create: bool = False, vfs: str | None = None) -> apsw.Connection:
-    """An encrypted connection. A wrong key and a damaged file look the same: Corrupt."""
+def connect(
+    path: Path, key: bytes, cache_kib: int, *, create: bool = False, vfs: str | None = None, uri: bool = False
+) -> apsw.Connection:
+    """An encrypted connection. A wrong key and a damaged file look the same: Corrupt. ``uri``: statements may name
+    files with parameters."""
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    flags |= apsw.SQLITE_OPEN_URI if uri else 0
     try:
         connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=200)
         connection.pragma("cipher", "aegis")

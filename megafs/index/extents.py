@@ -173,8 +173,11 @@ class Extents:
         self._execute("INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?)", place)
 
     def move_chunk(self, place: ChunkPlace) -> None:
-        """After compaction: the same chunk, byte for byte, in another pack."""
-        self._execute("UPDATE chunk SET pack = ?2, offset = ?3 WHERE id = ?1", (place.chunk, place.pack, place.offset))
+        """After compaction: the same plaintext in another pack, byte for byte as it was or sealed anew."""
+        self._execute(
+            "UPDATE chunk SET pack = ?2, offset = ?3, digest = ?4 WHERE id = ?1",
+            (place.chunk, place.pack, place.offset, place.digest),
+        )
 
     def place(self, chunk: ChunkId) -> ChunkPlace | None:
         """Where a chunk lies, or None if it is dead."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import apsw
+
 from megafs.index.database import Database
 from megafs.model import SHARD_BITS, WHOLE, ChunkPlace, HostId, Pack, PackId, PackNumber
 
@@ -19,6 +21,12 @@ def _pack(row: tuple[int, bytes, int, int, bytes, int]) -> Pack:
         root=root,
         dead_since_s=dead_since,
     )
+
+
+def live_before(connection: apsw.Connection, epoch: int) -> int:
+    """Thread. Sealed bytes of live chunks of earlier epochs. Looks at every chunk of their packs."""
+    query = "SELECT sum(chunk.sealed) FROM pack JOIN chunk ON chunk.pack = pack.number WHERE pack.epoch < ?"
+    return int(connection.execute(query, (epoch,)).get or 0)
 
 
 class Packs:

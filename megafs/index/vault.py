@@ -62,6 +62,10 @@ class Vault:
     def add_device(self, number: int, ident: DeviceId, public: bytes, certificate: bytes) -> None:
         self._execute("INSERT INTO device VALUES (?, ?, ?, ?, 0)", (number, ident, public, certificate))
 
+    def set_certificate(self, number: int, certificate: bytes) -> None:
+        """Of a device that was certified anew."""
+        self._execute("UPDATE device SET certificate = ?2 WHERE number = ?1", (number, certificate))
+
     def devices(self) -> list[tuple[int, DeviceId, bytes, bytes]]:
         """(number, id, public key, certificate) of every device."""
         return list(self._connection.execute("SELECT number, id, public, certificate FROM device ORDER BY number"))

@@ -14,7 +14,7 @@ from os import urandom
 
 import trio
 
-from megafs.crypto.keys import Keyring, ident_checkpoint, ident_part
+from megafs.crypto.keys import FIRST_EPOCH, Keyring, ident_checkpoint, ident_part
 from megafs.errors import MegaFSError
 from megafs.index.database import Database
 from megafs.index.ledger import KeptCheckpoint, KnownPart, Ledger
@@ -31,6 +31,9 @@ from megafs.sync.stream import Stream, facts
 
 log = logging.getLogger(__name__)
 
+EPOCH = (
+    "checkpoint_epoch"  # key of the state table: every part of the newest checkpoint is of this epoch or a later one
+)
 COVERED = "checkpointed_n"  # key of the state table: outbox rows up to this one are in the newest checkpoint
 NEWEST = "checkpoint_seq"  # key of the setting table
 LOOK_EVERY_S = 30.0
@@ -112,9 +115,16 @@ class Checkpointer:
         """Whether it is time for a new one."""
         if self.is_pending():
             return False
+        if self.is_of_former_epoch:
+            return True
         commits, size = self._ledger.since(self.covered_n)
         known = sum(part.bytes for part in self._ledger.known_parts())
         return pace.checkpoint_due(commits=commits, changeset_bytes=size, checkpoint_bytes=known)
+
+    @property
+    def is_of_former_epoch(self) -> bool:
+        """Whether the newest checkpoint may have parts that a revoked device can read: then all are cut anew."""
+        return int(self._database.state(EPOCH) or FIRST_EPOCH) < self._keyring.epoch
 
     def is_pending(self) -> bool:
         """Whether one is being made or is not yet on enough hosts."""
@@ -160,7 +170,7 @@ class Checkpointer:
             if self._ledger.newest_outbox() <= self.covered_n:
                 return False
             before = self._ledger.known_parts()
-            await trio.to_thread.run_sync(self._take, cut, before, self.covered_n)
+            await trio.to_thread.run_sync(self._take, cut, before, self.covered_n, self.is_of_former_epoch)
             step = await self._step_of(cut)
             self._freeze_list(cut, step)
         finally:
@@ -174,13 +184,15 @@ class Checkpointer:
         )
         return True
 
-    def _take(self, cut: Cut, before: list[KnownPart], covered_n: int) -> None:
-        """Thread. Cut and seal what is touched, in one snapshot."""
+    def _take(self, cut: Cut, before: list[KnownPart], covered_n: int, everything: bool) -> None:
+        """Thread. Cut and seal what is touched, or everything, in one snapshot."""
         with self._database.snapshot() as connection:
             cut.n = Ledger(connection).newest_outbox()
             trio.from_thread.run_sync(self._set_boundary, cut)
             changesets = Ledger(connection).changesets(covered_n + 1, cut.n)
-            cut.kept, ranges = stale(before, touched(changesets))
+            cut.kept, ranges = (
+                ([], [whole(t) for t in REPLICATED]) if everything else stale(before, touched(changesets))
+            )
             good = {part.id for part in cut.kept}
             cut.lost = [part for part in before if part.id not in good]
             cut.unplaced = Ledger(connection).packs_without_copy()
@@ -258,6 +270,7 @@ class Checkpointer:
         self._ledger.replace_parts(kept)
         self._ledger.forget_outbox(cut.n)
         self._database.set_state(COVERED, b"%d" % cut.n)
+        self._database.set_state(EPOCH, b"%d" % self._keyring.epoch)
 
 
 def listed_part(part: KnownPart) -> ListedPart:

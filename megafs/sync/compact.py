@@ -1,8 +1,9 @@
 """Packs less than half alive, and many small ones, are written together into new ones; the old ones die.
 
 Chosen purely from rows; the live chunks are read (here, else from hosts) and appended as they are: a chunk is sealed
-for its id, not for its place. The rows move after the bytes are synced, and only those of chunks that are still where
-they were. What became of the old packs is for sync.collect.
+for its id, not for its place. Those of a former epoch are sealed anew; once the owner has asked for it (``--deep``),
+all of them are, a round after the other. The rows move after the bytes are synced, and only those of chunks that are
+still where they were. What became of the old packs is for sync.collect.
 """
 
 import logging
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from megafs.config import MIB
+from megafs.crypto.keys import Keyring
 from megafs.crypto.seal import digest
 from megafs.errors import MegaFSError, Unavailable
 from megafs.index.extents import Extents
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 4 * MIB  # packs below this are merged …
 SMALL_TOTAL_BYTES = 16 * MIB  # … once there is enough for a full one
 ROUND_BYTES = 32 * MIB  # moved at a time: the rest waits for the next look
+WAITING_PACKS = 2  # while more than these are not shipped, nothing is sealed anew: it is not urgent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,24 @@ def chosen(fillings: Sequence[Filling], round_bytes: int = ROUND_BYTES) -> list[
     return picked
 
 
+def chosen_to_reseal(fillings: Sequence[Filling], round_bytes: int = ROUND_BYTES) -> list[PackNumber]:
+    """Which packs to seal anew now, the oldest first; at least one. Pure."""
+    picked: list[PackNumber] = []
+    total = 0
+    for each in sorted(fillings, key=lambda each: each.number):
+        if picked and total + each.live > round_bytes:
+            break
+        picked.append(each.number)
+        total += each.live
+    return picked
+
+
+def resealed(keyring: Keyring, epoch: int, place: ChunkPlace, sealed: bytes) -> bytes:
+    """Thread. A chunk of ``epoch`` as the newest one seals it: as long as before, its id and plaintext are the same."""
+    plain = keyring.open_chunk(epoch, place, sealed)
+    return keyring.seal_chunk(place.chunk, place.codec, place.plain_bytes, plain)
+
+
 class Compactor:
     """Owner of nothing: every look begins with the rows."""
 
@@ -69,19 +90,21 @@ class Compactor:
         fetcher: Fetcher,
         commits: Commits,
         may_run: Callable[[], bool],
+        deep_epoch: Callable[[], int],
     ) -> None:
-        """``may_run`` says whether this device may write now."""
+        """``may_run`` says whether this device may write now, ``deep_epoch`` that all of earlier epochs is sealed anew
+        (0: what is compacted)."""
         self._packs, self._extents, self._writer, self._disk = packs, extents, writer, disk
-        self._fetcher, self._commits, self._may_run = fetcher, commits, may_run
-        self.moved = 0
+        self._fetcher, self._commits, self._may_run, self._deep_epoch = fetcher, commits, may_run, deep_epoch
+        self.moved = self.resealed = 0
 
-    def fillings(self) -> list[Filling]:
-        """Of every shipped pack of the newest epoch that still holds something."""
+    def fillings(self, before_epoch: int = 0) -> list[Filling]:
+        """Of every shipped pack that still holds something, or of those of earlier epochs."""
         found = []
         for pack in self._packs.all():
             local = self._packs.local(pack.number)
             is_shipped = pack.stored_bytes > 0 and (local is None or local[1] == SHIPPED)
-            if is_shipped and not pack.dead_since_s and pack.epoch == self._writer.keyring.epoch:
+            if is_shipped and not pack.dead_since_s and not 0 < before_epoch <= pack.epoch:
                 live = self._packs.live_bytes(pack.number)
                 if live:
                     found.append(Filling(number=pack.number, stored=pack.stored_bytes, live=live))
@@ -89,8 +112,22 @@ class Compactor:
 
     async def run_once(self) -> int:
         """Empty what is worth it; how many chunks were moved. A pack of which a chunk cannot be read now is left."""
+        return await self._empty_all(chosen(self.fillings()))
+
+    async def reseal_once(self) -> int:
+        """A round of what the owner wants sealed anew; how many chunks that were. 0: all is done, or not now."""
+        if not self._deep_epoch() or sum(local[2] < SHIPPED for local in self._packs.locals()) > WAITING_PACKS:
+            return 0
+        left = self.fillings(self._deep_epoch())
+        picked = chosen_to_reseal(left)
+        moved = await self._empty_all(picked)
+        if len(picked) == len(left) and moved:
+            log.info("everything of earlier epochs is sealed anew; hosts keep the old packs for the retention")
+        return moved
+
+    async def _empty_all(self, numbers: Sequence[PackNumber]) -> int:
         moved = 0
-        for number in chosen(self.fillings()):
+        for number in numbers:
             if not self._may_run():
                 break
             try:
@@ -109,8 +146,12 @@ class Compactor:
             return 0
         moves: list[tuple[ChunkPlace, ChunkPlace]] = []
         for place in self._packs.places(number):
-            data = await self._sealed(pack, place)
-            moves.append((place, await self._writer.append(place, data)))
+            data, wanted = await self._sealed(pack, place), place
+            if pack.epoch != self._writer.keyring.epoch:
+                data = await trio.to_thread.run_sync(resealed, self._writer.keyring, pack.epoch, place, data)
+                wanted = place._replace(digest=digest(data))
+                self.resealed += 1
+            moves.append((place, await self._writer.append(wanted, data)))
         await self._writer.sync()
         for old, new in moves:
             if self._extents.place(old.chunk) == old:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.slots import lighten
+
 ROOT = Path(__file__).parent.parent.parent
 MEGAFS = [sys.executable, "-m", "megafs"]
 LIMIT_S = 120
@@ -38,6 +40,10 @@ class Drive:
     def attach(self, words: Path, *more: object, urls: list[str] | None = None, status: int = 0):
         given = ["--passphrase-file", self.phrase, "--recovery-key-file", words, "--yes"]
         return self.run("attach", "v", *self.hosts(urls), *given, *more, status=status)
+
+    def lighten(self) -> None:
+        """Its passphrase costs less to open from now on."""
+        lighten(self.state / "v" / "slot", self.phrase.read_text().strip())
 
     def mount(self, *more: object) -> None:
         self.run("mount", "v", self.mountpoint, "--passphrase-file", self.phrase, *more)

@@ -21,6 +21,7 @@ def pair(drives, folders):
     one, two = drives("one device", urls), drives("another", urls)
     two.phrase.write_text("another phrase\n")
     one.create()
+    one.lighten()
     one.mount()
     return one, two
 
@@ -78,6 +79,7 @@ def test_a_ticket_makes_another_device_once(pair, drives, folders):
         assert len(objects(folders) - before) >= 2, "on every host"
         attach(two, ticket)
         assert process.wait(timeout=LIMIT_S) == 0
+    two.lighten()
     two.mount()
     assert (two.mountpoint / "f").read_text() == "from the first"
     (two.mountpoint / "g").write_text("from the second")
@@ -88,6 +90,10 @@ def test_a_ticket_makes_another_device_once(pair, drives, folders):
     assert mine["last_seq"] > 0 < other["last_seq"] > 0 < other["seen_s"] <= time.time() < mine["enrolled_s"] + LIMIT_S
     (one.mountpoint / "late").write_text("kept on the first only")
     wait_for(lambda: one.told("status", "v")["read_only"])
+    late = wait_for(lambda: one.told("devices", "v", "unshipped"))
+    assert late == [{"path": "late", "what": "new"}], "and f, which the second device has seen, is not listed"
+    assert two.told("devices", "v", "unshipped") == []
+    assert (one.mountpoint / "late").read_text() == "kept on the first only"
     third = drives("third", one.urls)
     assert "opens nothing" in attach(third, ticket, status=3).stderr
     two.unmount()

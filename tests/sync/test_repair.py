@@ -180,6 +180,7 @@ async def test_a_sparse_pack_is_emptied_and_goes(world: World, tmp_path: Path, a
             disk=one.disk,
             fetcher=fetcher,
             commits=one.commits,
+            deep_epoch=lambda: 0,
             may_run=lambda: True,
         )
         assert await compact.run_once() == 3
