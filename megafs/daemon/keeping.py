@@ -27,6 +27,7 @@ from megafs.sync.claims import Claims, Standing
 from megafs.sync.collect import Collector
 from megafs.sync.compact import Compactor
 from megafs.sync.joining import bring_up
+from megafs.sync.lasting import Lasting
 from megafs.sync.mirror import Mirror
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, PackShipper
@@ -83,6 +84,7 @@ class Keeping:
         )
         standing = Standing(term=self._stream.position.term, device=device.id)
         self._claims = Claims(self._objects, device.trust, standing, since_boot_s)
+        self._lasting = Lasting(local.database, time.time, since_boot_s)
         self.shipper = self._shipper(lost)
         self.checkpointer = Checkpointer(
             database=local.database,
@@ -91,7 +93,7 @@ class Keeping:
             shipper=self.shipper,
             commits=local.commits,
             landscape=local.landscape,
-            clock=time.time,
+            clock=self._lasting,
         )
         self.collector = self._collector()
         self.compactor = Compactor(
@@ -171,6 +173,7 @@ class Keeping:
             landscape=local.landscape,
             settings=local.settings,
             clock=time.time,
+            lasting=self._lasting,
             is_idle=local.reader.is_idle,
         )
 

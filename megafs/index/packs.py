@@ -95,6 +95,10 @@ class Packs:
         )
         return [_pack(row) for row in rows]
 
+    def newest_death(self) -> int:
+        """When the pack died that died last; 0 for none."""
+        return int(self._execute("SELECT max(dead_since) FROM pack").get or 0)
+
     def all(self) -> list[Pack]:
         """Every pack; thousands at most for a terabyte."""
         return [_pack(row) for row in self._connection.execute(f"SELECT {COLUMNS} FROM pack ORDER BY number")]

@@ -22,6 +22,7 @@ from megafs.model import ChunkId, ChunkPlace, HostId, Kind, Pack, PackNumber
 from megafs.store.disk import Disk
 from megafs.sync import gallop
 from megafs.sync.claims import Claims
+from megafs.sync.lasting import Lasting
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape
 from megafs.sync.ship import Commits, Shipper
@@ -70,9 +71,11 @@ class Collector:
         landscape: Landscape,
         settings: Settings,
         clock: Callable[[], float],
+        lasting: Lasting,
         is_idle: Callable[[ChunkId], bool],
     ) -> None:
         """``is_idle`` says whether nobody reads a chunk just now."""
+        self._lasting = lasting
         self._objects, self._ledger, self._packs, self._extents = objects, ledger, packs, extents
         self._inodes, self._disk, self._stream, self._shipper = inodes, disk, stream, shipper
         self._commits, self._landscape, self._settings, self._clock = commits, landscape, settings, clock
@@ -154,7 +157,7 @@ class Collector:
         for number in numbers:
             local = self._packs.local(number)
             if (local is None or local[1] == SHIPPED) and self._packs.is_empty(number):
-                self._packs.set_dead(number, int(self._clock()))
+                self._packs.set_dead(number, int(self._lasting()))
                 self._packs.delete_local(number)
                 self._ledger.forget_owed(number)
                 gone.append(number)
@@ -214,6 +217,7 @@ class Collector:
 
     async def tend(self) -> None:
         """One look at what has become old."""
+        self._lasting.keep()
         gone = self._emptied(set(self._packs.emptied()))
         if gone:  # they died while they were on their way
             await self._commits.durable_now()
@@ -236,7 +240,7 @@ class Collector:
     def _expire_checkpoints(self) -> None:
         hosts, told_upload = self._hosts(), self._told_upload()
         kept = self._ledger.kept_checkpoints()
-        gone = removable(kept, now_s=self._clock(), retention_s=self._settings.retention_s, told_upload=told_upload)
+        gone = removable(kept, now_s=self._lasting(), retention_s=self._settings.retention_s, told_upload=told_upload)
         for each in gone:
             self._ledger.expire(Kind.CHECKPOINT, ident_checkpoint(each.device, each.seq), hosts)
             for start in range(0, len(each.retired), PART_BYTES):
@@ -265,7 +269,7 @@ class Collector:
 
     def _expire_dead_packs(self) -> None:
         """Packs dead for longer than the retention and not named by any kept checkpoint."""
-        before_s = int(self._clock() - self._settings.retention_s)
+        before_s = int(self._lasting() - self._settings.retention_s)
         oldest_s = min((each.made_s for each in self._ledger.kept_checkpoints()), default=before_s + 1)
         for pack in self._packs.dead(min(before_s, oldest_s - 1)):
             self._expire_pack(pack)

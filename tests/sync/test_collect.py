@@ -15,10 +15,12 @@ from megafs.index.ledger import KeptCheckpoint
 from megafs.model import ChunkId, HostId, Kind
 from megafs.sync import recover
 from megafs.sync.collect import SLICE_ROWS, Collector, removable
+from megafs.sync.lasting import Lasting
 from tests.sync.rig import Device, World, attached, checkpointer
 from tests.sync.test_recover import same_content
 
 QUICK = Settings(retention_s=0)
+DAY = 86_400.0
 
 
 @pytest.fixture
@@ -26,7 +28,11 @@ def world() -> World:
     return World()
 
 
-def collector(device: Device, is_idle: Callable[[ChunkId], bool] = lambda chunk: True) -> Collector:
+def collector(
+    device: Device,
+    is_idle: Callable[[ChunkId], bool] = lambda chunk: True,
+    clock: Callable[[], float] | None = None,
+) -> Collector:
     return Collector(
         objects=device.objects,
         ledger=device.ledger,
@@ -39,7 +45,8 @@ def collector(device: Device, is_idle: Callable[[ChunkId], bool] = lambda chunk:
         commits=device.commits,
         landscape=device.world.landscape,
         settings=device.settings,
-        clock=device.clock,
+        clock=clock or device.clock,
+        lasting=Lasting(device.database, clock or device.clock, device.clock),
         is_idle=is_idle,
     )
 
@@ -104,6 +111,31 @@ async def test_deleted_data_leaves_the_cache_and_the_hosts(
     same_content(one, two)
     one.crash()
     two.crash()
+
+
+@pytest.mark.parametrize(
+    ("jump_s", "passed_s", "stays"), [(30 * DAY, 0, True), (0, 8 * DAY, False), (-DAY, 8 * DAY, False)]
+)
+async def test_only_time_that_has_passed_deletes(
+    world: World, tmp_path: Path, autojump_clock: object, jump_s: float, passed_s: float, stays: bool
+) -> None:
+    """The retention is a week. A date set forward by a month deletes nothing; a week that passed does, whatever the
+    date says."""
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    jumped_s = 0.0
+    async with one.shipping():
+        collect = collector(one, clock=lambda: one.clock() + jumped_s)
+        ino = await one.write(b"dead", randbytes(200_000))
+        await one.sync()
+        (pack,) = one.packs.all()
+        await one.remove(ino)
+        await collect.sweep()
+        await one.sync()
+        jumped_s = jump_s
+        await trio.sleep(passed_s + 5)
+        await collect.tend()
+        assert bool(names(world, Kind.PACK, ident_pack(pack.id))) == stays
+    one.crash()
 
 
 async def test_many_chunks_die_in_one_sweep(world: World, tmp_path: Path, autojump_clock: object) -> None:
