@@ -71,6 +71,12 @@ def put_slot(paths: VaultPaths, opened: Opened, label: str, secret: Secret, cost
     change(paths, changed)
 
 
+def put_recovery(paths: VaultPaths, key: bytes, recovery: RecoveryKey) -> None:
+    """The slot of the recovery key, by who has the body key. Raises DamagedSlot if the file was made anew meanwhile."""
+    data = read(paths)
+    put_slot(paths, Opened(body=body_of(data, key), key=key), RECOVERY, recovery)
+
+
 def remove_slot(paths: VaultPaths, opened: Opened, label: str) -> None:
     """Raises Usage if there is no such slot, or no other."""
 

@@ -17,6 +17,7 @@ from megafs.cli import (
     hosts,
     mount,
     policy,
+    recovery_key,
     rotate,
     slots,
     status,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for command in (create, mount, status, sync, unmount, attach, hosts, devices, rotate, policy, check, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
+app.command("recovery-key", epilog=EPILOG)(recovery_key.run)
 app.command("passphrase", epilog=EPILOG)(slots.run)  # the module of this name says where one comes from
 
 

@@ -53,6 +53,8 @@ class Request:
     copies: int = 0  # of policy and plan: what to change it to; all three 0: as it is
     k: int = 0
     m: int = 0
+    words: str = field(default="", repr=False)  # of boots, rekey, retire: the 24 that hold now, or held
+    new_words: str = field(default="", repr=False)  # of rekey and retire
     acknowledge: tuple[int, ...] = ()  # of alarms: the numbers of those that their owner has read
 
 
@@ -78,6 +80,25 @@ class Alarmed:
     """Answer to ``alarms``: all of them, the oldest first."""
 
     alarms: tuple[AlarmReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootReport:
+    """The boot object of one host."""
+
+    label: str
+    url: str
+    generation: int  # 0: it has none, or did not say
+    is_new: bool  # made by this call
+    error: str  # why not; empty: it answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boots:
+    """Answer to ``boots``, ``rekey`` and ``retire``."""
+
+    vault: Annotated[bytes, canonical.Size(32)]
+    hosts: tuple[BootReport, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +298,7 @@ Message = (
     | Progress
     | Status
     | Alarmed
+    | Boots
     | Hosts
     | Devices
     | Unshipped
@@ -292,6 +314,7 @@ KINDS: dict[str, type[Message]] = {
     "progress": Progress,
     "status": Status,
     "alarmed": Alarmed,
+    "boots": Boots,
     "hosts": Hosts,
     "devices": Devices,
     "unshipped": Unshipped,

@@ -28,6 +28,7 @@ from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
+from megafs.daemon.recoverycalls import RecoveryCalls
 from megafs.errors import (
     DamagedIndex,
     DiskError,
@@ -252,7 +253,8 @@ class Session:
     def _handlers(self) -> Mapping[str, Handler]:
         calls = Calls(self.engine, self.mountpoint, self.operations)
         hosts = HostCalls(self.engine, self._opener)
-        return {**calls.handlers(), **hosts.handlers(), **AlarmCalls(self.engine).handlers()}
+        alarms, recovery = AlarmCalls(self.engine), RecoveryCalls(self.engine)
+        return {**calls.handlers(), **hosts.handlers(), **alarms.handlers(), **recovery.handlers()}
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""

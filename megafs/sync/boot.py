@@ -83,6 +83,25 @@ async def find(host: Host, recovery: RecoveryKey) -> Boot | None:
     return max(found, key=lambda boot: boot.generation, default=None)
 
 
+async def retire(host: Host, recovery: RecoveryKey) -> int:
+    """Delete every boot object of these words on a host and look that they are gone; how many there were. Raises
+    HostError, or Unavailable if the host shows one all the same."""
+    gone = 0
+    for name in recovery.boot_names():
+        try:
+            await host.head(name)
+        except ObjectMissing:
+            continue
+        await host.delete(name)
+        try:
+            await host.head(name)
+        except ObjectMissing:
+            gone += 1
+        else:
+            raise Unavailable("a boot object of the old words is still there")
+    return gone
+
+
 def opened(recovery: RecoveryKey, sealed: bytes) -> Boot:
     """The body, consistent in itself: vault, root key and epochs belong together. Raises Corrupt or Unauthentic."""
     boot = parse(Boot, recovery.open_boot(sealed))
