@@ -54,6 +54,8 @@ class Settings:
     upload_bytes_s: int = 0  # to all hosts together; 0: as fast as it goes
     download_bytes_s: int = 0
     entry_timeout_s: float = 3600.0  # how long the kernel may keep names and attributes
+    read_patience_s: float = 30.0  # what is not here and no host gives fails with EIO after this long
+    durability: str = "local"  # what fsync waits for; or "remote=N": so many hosts
 
     def __post_init__(self) -> None:
         """Raises Usage for a value out of bounds."""
@@ -61,6 +63,7 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise Usage(f"{name} must be between {low} and {high}, not {value}")
+        durability_hosts(self.durability)
 
 
 BOUNDS = (
@@ -78,7 +81,18 @@ BOUNDS = (
     ("upload_bytes_s", 0, 1 << 40),
     ("download_bytes_s", 0, 1 << 40),
     ("entry_timeout_s", 0, 86_400),
+    ("read_patience_s", 0.1, 3600),
 )
+
+
+def durability_hosts(text: str) -> int:
+    """On how many hosts something must be before fsync returns; 0: this device is enough. Raises Usage."""
+    kind, _, count = text.partition("=")
+    if text == "local":
+        return 0
+    if kind != "remote" or not (count.isdecimal() and count.isascii() and 1 <= int(count[:3]) <= 32):
+        raise Usage(f"durability is local or remote=N with N from 1 to 32, not {text!r}")
+    return int(count)
 
 
 def settings_from(text: str) -> Settings:
@@ -105,7 +119,8 @@ def settings_text(settings: Settings) -> str:
     for field in fields(Settings):
         value = getattr(settings, field.name)
         if value != field.default:
-            lines.append(f"{field.name} = {str(value).lower() if isinstance(value, bool) else value}")
+            quoted = f'"{value}"' if isinstance(value, str) else value
+            lines.append(f"{field.name} = {str(value).lower() if isinstance(value, bool) else quoted}")
     return "\n".join(lines) + "\n"
 
 
@@ -118,6 +133,7 @@ class MountOptions:
     cache_bytes: int = 0  # 0: as the settings say
     upload_bytes_s: int = 0  # 0: as the settings say
     download_bytes_s: int = 0
+    durability: str = ""  # empty: as the settings say
     flags: tuple[str, ...] = ()  # from MOUNT_FLAGS, handed to the kernel as they are
 
 

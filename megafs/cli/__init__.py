@@ -14,8 +14,10 @@ from megafs.cli import (
     create,
     devices,
     doctor,
+    fetch,
     hosts,
     mount,
+    pin,
     policy,
     recovery_key,
     rotate,
@@ -23,6 +25,7 @@ from megafs.cli import (
     status,
     sync,
     unmount,
+    unpin,
 )
 from megafs.cli.options import EPILOG
 from megafs.cli.outcome import one_error
@@ -36,7 +39,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: readable in a pipe, and it spares importing rich
     pretty_exceptions_enable=False,
 )
-for command in (create, mount, status, sync, unmount, attach, hosts, devices, rotate, policy, check, alarms, doctor):
+COMMANDS = [create, mount, status, sync, unmount, attach, hosts, devices, rotate, policy, pin, unpin, fetch]
+for command in (*COMMANDS, check, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
 app.command("recovery-key", epilog=EPILOG)(recovery_key.run)
 app.command("passphrase", epilog=EPILOG)(slots.run)  # the module of this name says where one comes from

@@ -20,7 +20,7 @@ from megafs.cli.options import (
     StateDir,
     bandwidth_bytes_s,
 )
-from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths
+from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths, durability_hosts
 from megafs.errors import Busy, NotMounted, Usage
 
 if TYPE_CHECKING:
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 FUSE_SETTINGS = Path("/etc/fuse.conf")
 FORMER_S = 60.0  # for the daemon of a mount that has just gone to make its last commit
 POLL_S = 0.05
+Durability = Annotated[
+    str,
+    typer.Option(
+        "--durability",
+        metavar="local|remote=N",
+        help="What fsync waits for: this device's disk, or N hosts.",
+        show_default=False,
+    ),
+]
 
 
 def run(
@@ -42,6 +51,7 @@ def run(
         typer.Option("--cache-size", metavar="SIZE", help="Local cache at most, for instance 20G.", show_default=False),
     ] = "",
     bandwidth: Bandwidth = "",
+    durability: Durability = "",
     flags: Annotated[
         str,
         typer.Option(
@@ -66,6 +76,7 @@ def run(
         cache_bytes=terminal.size_bytes(cache_size) if cache_size else 0,
         upload_bytes_s=up,
         download_bytes_s=down,
+        durability=checked_durability(durability),
         flags=known_flags(flags),
     )
     mountpoint = usable_mountpoint(directory, paths)
@@ -83,6 +94,13 @@ def run(
     background.start(paths, mountpoint, opened, options)
     os.statvfs(mountpoint)  # ready means that it answers
     terminal.note(f"{name} is mounted on {mountpoint}")
+
+
+def checked_durability(text: str) -> str:
+    """The text itself. Raises Usage."""
+    if text:
+        durability_hosts(text)
+    return text
 
 
 def known_flags(text: str) -> tuple[str, ...]:

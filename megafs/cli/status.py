@@ -101,6 +101,10 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
     if status.epoch > 1:
         left = f"; {size(status.reseal_left_bytes)} of earlier ones still to be sealed anew"
         text.append(f"  epoch       {status.epoch}{left if status.reseal_left_bytes else ''}")
+    if status.pinned_bytes:
+        text.append(f"  pinned      {size(status.pinned_here_bytes)} of {size(status.pinned_bytes)} here")
+    if status.offline:
+        text.append("  offline     too few hosts answer: what is not here cannot be read")
     if status.chunks_healed:
         text.append(f"  healed      {status.chunks_healed} damaged chunks of the cache, from the hosts")
     if status.read_only:

@@ -44,7 +44,7 @@ class HostAsk:
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, devices, unshipped, sync, check, add, remove, drain, test, plan, policy, alarms
+    call: str  # status, hosts, devices, unshipped, sync, check, add, remove, drain, test, plan, policy, alarms, pin, …
     local: bool = False  # of sync: only until this device has it on disk
     full: bool = False  # of check: everything, not samples
     repair: bool = False  # of check: mend what loses nothing
@@ -55,6 +55,7 @@ class Request:
     m: int = 0
     words: str = field(default="", repr=False)  # of boots, rekey, retire: the 24 that hold now, or held
     new_words: str = field(default="", repr=False)  # of rekey and retire
+    ino: int = 0  # of pin, unpin, fetch: which inode
     acknowledge: tuple[int, ...] = ()  # of alarms: the numbers of those that their owner has read
 
 
@@ -145,6 +146,9 @@ class Status:
     cache_limit_bytes: int = 0
     epoch: int = 1
     reseal_left_bytes: int = 0  # of earlier epochs, to be sealed anew (rotate --deep)
+    pinned_bytes: int = 0  # when pins were looked at last
+    pinned_here_bytes: int = 0
+    offline: bool = False  # the last read of what is not here found too few hosts
     chunks_healed: int = 0  # damaged on this disk since the mount, and fetched again from a host
     hosts: tuple[HostReport, ...] = ()
     phrase: str = ""  # checkpoint phrase of the newest commit that a host has confirmed; empty: none has
@@ -286,6 +290,22 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PinReport:
+    """One pin: where it is in the mount, how much it is and how much of that is here."""
+
+    path: bytes
+    bytes: int
+    here_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """Answer to ``pins``."""
+
+    pins: tuple[PinReport, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """The call failed: an error of ``errors`` as the daemon raised it."""
 
@@ -307,6 +327,7 @@ Message = (
     | Planned
     | Synced
     | Checked
+    | Pinned
     | Failure
 )
 KINDS: dict[str, type[Message]] = {
@@ -323,6 +344,7 @@ KINDS: dict[str, type[Message]] = {
     "planned": Planned,
     "synced": Synced,
     "checked": Checked,
+    "pinned": Pinned,
     "failure": Failure,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}

@@ -26,12 +26,13 @@ from megafs.daemon.device import Device, new_state, note_device
 from megafs.daemon.epochs import note_epoch
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.secrets import finder, keep
-from megafs.errors import HostError, RolledBack, Unauthentic, Usage, WrongKey
+from megafs.errors import HostError, Incomplete, RolledBack, Unauthentic, Usage, WrongKey
 from megafs.hosts import Stack, checked_url
 from megafs.hosts.protocol import Host
 from megafs.index.database import Database
+from megafs.index.inodes import Inodes
 from megafs.index.vault import Vault
-from megafs.model import NO_SECRETS, DeviceId, GivenSecrets, HostId, HostSpec
+from megafs.model import NO_SECRETS, ROOT_INO, DeviceId, GivenSecrets, HostId, HostSpec
 from megafs.slotfile import new_slots, write_private
 from megafs.sync import boot as boots
 from megafs.sync import epochs, recover, tickets
@@ -102,6 +103,8 @@ async def bring(
         database = Database(building.index, keyring.index_key(device_id), create=True)
         try:
             done = await recover.rebuild(database, objects, trust, found)
+            if Inodes(database).get(ROOT_INO) is None:
+                raise Incomplete("these hosts have no commit of the vault yet: there is nothing to attach to")
             device = _device(keyring, way, trust, device_id, recover.next_number(database, found))
             _keep_urls(Vault(database), named)
             recovery = key if isinstance(key, RecoveryKey) else None

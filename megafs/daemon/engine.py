@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from megafs.config import MIB, MountOptions, Settings, VaultPaths
+from megafs.config import MIB, MountOptions, Settings, VaultPaths, durability_hosts
 from megafs.daemon.device import Device
 from megafs.daemon.keeping import Keeping
 from megafs.files.commit import Committer
@@ -26,7 +26,9 @@ from megafs.store.fetcher import HostFetcher
 from megafs.store.reader import Reader
 from megafs.store.writer import PackWriter
 from megafs.sync.packing import Landscape
+from megafs.sync.pins import Keeper
 from megafs.sync.ship import Shipper
+from megafs.sync.states import States
 
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); the time module has no name for it
 
@@ -126,7 +128,7 @@ class Engine:
         limit = options.cache_bytes or settings.cache_bytes or default_limit(self.disk.free_bytes())
         self.settings = replace(settings, cache_bytes=limit)
         self.cache = Cache(self.disk, self.packs, self.writer, limit)
-        self.fetcher = HostFetcher(device.keyring, self.packs, stacks, limit_s=settings.host_reply_s)
+        self.fetcher = HostFetcher(device.keyring, self.packs, stacks, limit_s=settings.read_patience_s)
         self.reader = Reader(
             self.disk, device.keyring, self.packs, self.fetcher, cache_bytes=settings.chunk_cache_bytes
         )
@@ -150,10 +152,21 @@ class Engine:
         self.space, self.takeover = Space(self.vault, stacks, self.packs), Takeover()
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)
         self.keeping = Keeping(self, lost=lambda: self.takeover.tell())
+        self.keeper = Keeper(database, self.disk, self.reader, limit_bytes=lambda: self.cache.limit_bytes)
+        self.cache.pinned = self.keeper.kept
+        self.states = States(database, self.content, self.packs, self.disk, self.keeping.reach, self.landscape)
 
     @property
     def shipper(self) -> Shipper:
         return self.keeping.shipper
+
+    async def durable(self) -> None:
+        """What fsync waits for, as the settings say. Raises Incomplete if hosts stay away too long."""
+        hosts = durability_hosts(self.settings.durability)
+        if hosts:
+            await self.keeping.reach.until_on(hosts, self.settings.host_patience_s)
+        else:
+            await self.commits.durable_now()
 
     def close(self) -> None:
         """After the last commit."""

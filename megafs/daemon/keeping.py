@@ -31,6 +31,7 @@ from megafs.sync.lasting import Lasting
 from megafs.sync.mirror import Mirror
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, PackShipper
+from megafs.sync.reach import Reach
 from megafs.sync.repair import Repairer
 from megafs.sync.ship import Shipper
 from megafs.sync.stream import Stream
@@ -86,6 +87,7 @@ class Keeping:
         self._claims = Claims(self._objects, device.trust, standing, since_boot_s)
         self._lasting = Lasting(local.database, time.time, since_boot_s)
         self.shipper = self._shipper(lost)
+        self.reach = Reach(local.database, local.ledger, self.shipper, local.commits, local.landscape)
         self.checkpointer = Checkpointer(
             database=local.database,
             keyring=device.keyring,
@@ -230,4 +232,5 @@ class Keeping:
 
     def wake(self) -> None:
         """Something became durable."""
+        self.reach.note()
         self.shipper.wake()

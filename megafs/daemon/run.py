@@ -43,6 +43,7 @@ from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
 from megafs.index.database import SICK
 from megafs.index.vault import Vault
+from megafs.sync.states import STATE
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def limited(settings: Settings, options: MountOptions) -> Settings:
         settings,
         upload_bytes_s=options.upload_bytes_s or settings.upload_bytes_s,
         download_bytes_s=options.download_bytes_s or settings.download_bytes_s,
+        durability=options.durability or settings.durability,
     )
 
 
@@ -141,6 +143,12 @@ class Session:
         if options.read_only:
             self.operations.read_only = "mounted read-only"
         engine.takeover.tell = self._taken_over
+        self.operations.virtual = {STATE: lambda ino: self.engine.states.of(ino)}
+        self.operations.durable = lambda: self.engine.durable()
+
+    def _tell_anew(self) -> None:
+        """Hosts answer again: the next time that they do not is worth another line in the log."""
+        self.operations.last_failure = ""
 
     def _taken_over(self) -> None:
         """Say so, and what of ours the winner did not have: whoever attaches may have seen only hosts that lagged."""
@@ -184,8 +192,10 @@ class Session:
         while True:
             engine, known = self.engine, None
             async with trio.open_nursery() as nursery:
-                for loop_forever in (engine.commits.run, engine.content.run, engine.cache.run, *engine.keeping.loops()):
+                own = (engine.commits.run, engine.content.run, engine.cache.run, engine.keeper.run)
+                for loop_forever in (*own, *engine.keeping.loops()):
                     nursery.start_soon(self._outliving, loop_forever)
+                engine.fetcher.on_answer = self._tell_anew
                 nursery.start_soon(self._ask_usage)
                 engine.commits.on_durable = self._on_durable
                 await engine.commits.given_up.wait()
@@ -253,8 +263,8 @@ class Session:
     def _handlers(self) -> Mapping[str, Handler]:
         calls = Calls(self.engine, self.mountpoint, self.operations)
         hosts = HostCalls(self.engine, self._opener)
-        alarms, recovery = AlarmCalls(self.engine), RecoveryCalls(self.engine)
-        return {**calls.handlers(), **hosts.handlers(), **alarms.handlers(), **recovery.handlers()}
+        more = (AlarmCalls(self.engine), RecoveryCalls(self.engine), PinCalls(self.engine))
+        return {name: handler for part in (calls, hosts, *more) for name, handler in part.handlers().items()}
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""

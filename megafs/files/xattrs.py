@@ -10,6 +10,7 @@ from megafs.model import Attributes, Ino
 
 CAPABILITY = b"security.capability"  # asked for with each write(2); see Xattrs.get
 NAMESPACES = (b"user", b"trusted", b"security")  # and of "system" the two ACLs
+OURS = b"user.megafs."  # answered when asked for by name, never stored and never listed: copies do not take it along
 ACLS = (acl.ACCESS, acl.DEFAULT)
 
 
@@ -90,7 +91,10 @@ class Xattrs:
 
 
 def must_be_known(name: bytes) -> None:
-    """Raises EOPNOTSUPP for a namespace that no one has, EINVAL for one without a name in it."""
+    """Raises EOPNOTSUPP for a namespace that no one has, EINVAL for one without a name in it, EPERM for what MegaFS
+    itself says of a file."""
+    if name.startswith(OURS):
+        raise Refused(errno.EPERM)
     namespace, dot, rest = name.partition(b".")
     if name not in ACLS and not (dot and namespace in NAMESPACES):
         raise Refused(errno.EOPNOTSUPP)

@@ -7,7 +7,7 @@ trio thread; only read, write, fsync and destructive requests during a commit ev
 import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import pyfuse3
@@ -72,6 +72,8 @@ class Operations(pyfuse3.Operations):
         self._forgotten: set[Ino] = set()  # unlinked, forgotten by the kernel, still open
         self._gone: set[Ino] = set()  # open, but the index lost them (begin_anew)
         self.read_only: str = ""  # why; empty: it is not
+        self.virtual: Mapping[bytes, Callable[[Ino], Awaitable[bytes]]] = {}  # xattrs that are answered, not stored
+        self.durable = commits.durable_now  # what fsync waits for
         self.failures = 0
         self.last_failure = ""
 
@@ -250,7 +252,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._commits.durable_now()
+        await self.durable()
 
     # -- files
 
@@ -337,7 +339,7 @@ class Operations(pyfuse3.Operations):
     @answers
     async def fsync(self, fh: int, datasync: bool) -> None:
         handle = self._handles[fh]
-        await self._commits.durable_now()
+        await self.durable()
         self._report_late(handle)
 
     @answers
@@ -356,7 +358,8 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return self._xattrs.get(Ino(inode), name)
+        found = self.virtual.get(name)
+        return self._xattrs.get(Ino(inode), name) if found is None else await found(Ino(inode))
 
     @answers
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:

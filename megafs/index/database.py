@@ -123,6 +123,11 @@ class Database:
         """The counter of the newest id."""
         return self._counter
 
+    @property
+    def committed_counter(self) -> int:
+        """The id counter as the last commit wrote it."""
+        return self._counter_written
+
     def new_id(self) -> int:
         """The next ``device << 40 | counter``; never handed out again, also after a crash (its rows are gone too)."""
         assert self.device, "ids are handed out only after adopt()"

@@ -196,6 +196,11 @@ LOCAL = {
         acknowledged_s INTEGER NOT NULL, -- 0: not yet
         UNIQUE (kind, host, device)
     """,
+    # What its owner wants to have here: files, and trees with all that comes into them (sync.pins).
+    "pin": """
+        ino INTEGER PRIMARY KEY,     -- inode.id
+        since_s INTEGER NOT NULL
+    """,
     # Checkpoint parts as last sealed: rows of `tbl` with low <= key < high.
     "part": """
         id BLOB PRIMARY KEY NOT NULL, -- 16 random bytes, names the object

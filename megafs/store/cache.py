@@ -8,12 +8,12 @@ when the cache is full of what no host takes, or when the disk itself is nearly 
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from megafs.config import CACHE_STALL_S, DISK_RESERVE_BYTES, GIB, PACK_BYTES
+from megafs.config import CACHE_STALL_S, DISK_RESERVE_BYTES, GIB, MIB, PACK_BYTES
 from megafs.errors import MegaFSError, NoSpace
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import PackNumber
@@ -23,6 +23,8 @@ from megafs.store.writer import PackWriter
 log = logging.getLogger(__name__)
 
 NEVER = float("inf")
+THIN_BYTES = MIB  # a pinned pack with so much else in it is worth punching
+Ranges = Mapping[PackNumber, Sequence[tuple[int, int]]]  # of packs: (start, stop) in order
 SLOW_FROM = 0.6  # of the limit, in un-shipped bytes
 SLOW_MOST_S = 0.25  # for one request just below the limit
 WAIT_S = 1.0  # at the limit, while hosts still take something
@@ -35,6 +37,10 @@ LOOK_S = 0.5  # the disk and the table are looked at this often while something 
 def default_limit(free_bytes: int) -> int:
     """A tenth of the free disk, 20 GiB at most."""
     return max(LEAST_BYTES, min(free_bytes // 10, DEFAULT_MOST_BYTES))
+
+
+async def _nothing() -> Ranges:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,7 @@ class Cache:
         self._disk_free = disk.free_bytes()
         self._progress_s = clock()
         self._full_since_s = NEVER
+        self.pinned: Callable[[], Awaitable[Ranges]] = _nothing  # what must stay; set by who owns the pins
         self.durable_now: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # set by who owns the commits
         self._settled = self._shipped_packs()  # a crash brings back an index in which these are shipped, too
         self._woken = trio.Event()
@@ -148,15 +155,37 @@ class Cache:
         shipped = self._shipped_packs()
         if not shipped <= self._settled:
             await self._settle(shipped)
+        pinned = await self.pinned()
         for number, size, state, _ in self._packs.locals():
             if excess <= 0:
                 break
-            if state == SHIPPED and number in self._settled:
+            if state == SHIPPED and number in self._settled and number not in pinned:
                 self._packs.delete_local(number)
                 await trio.to_thread.run_sync(self._disk.unlink, number)
                 self.evicted += 1
                 excess -= size
+        for number, size, state, _ in self._packs.locals():
+            if excess > 0 and state == SHIPPED and number in self._settled and number in pinned:
+                excess -= await self._thin(number, size, pinned[number])
         self.refresh()
+
+    async def _thin(self, number: PackNumber, size: int, kept: Sequence[tuple[int, int]]) -> int:
+        """Of a pack with something pinned in it only that stays. Returns the bytes given back."""
+        given = size - sum(stop - start for start, stop in kept)
+        if given < THIN_BYTES:
+            return 0
+
+        def punch() -> None:
+            at = 0
+            for start, stop in [*kept, (PACK_BYTES * 2, 0)]:
+                if start > at:
+                    self._disk.punch(number, at, start - at)
+                at = max(at, stop)
+
+        self._packs.set_local(number, size - given, SHIPPED)
+        await trio.to_thread.run_sync(punch)
+        self.evicted += 1
+        return given
 
     async def _settle(self, shipped: set[PackNumber]) -> None:
         """What was shipped just now may be evicted once that is durable. A commit that fails, maybe because the disk is

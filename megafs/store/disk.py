@@ -23,6 +23,7 @@ OPEN_FILES = 256
 AHEAD_BYTES = 1 << 20
 FALLOC_FL_PUNCH_HOLE_KEEP_SIZE = 0x03  # linux/falloc.h
 BUFFERS_PER_WRITE = 512  # IOV_MAX is 1024
+ABSENT = bytes(24)  # a salt of zeros: a hole of the sparse file, not damage
 PACK_NAME = re.compile(r"[0-9a-f]{16}\.pack")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -148,6 +149,11 @@ class Disk:
             return b""
         except OSError as error:
             raise told(error) from error
+
+    def has(self, number: PackNumber, offset: int) -> bool:
+        """Whether the sealed chunk at this offset of a sparse file was written; whether it is right is not asked."""
+        salt = self.read(number, offset, len(ABSENT))
+        return len(salt) == len(ABSENT) and salt != ABSENT
 
     def read_now(self, number: PackNumber, offset: int, size: int) -> bytes | None:
         """The same without waiting for the disk; None where it would have to be waited for."""

@@ -49,6 +49,8 @@ class HostFetcher:
         self._decoder = Decoder(self._shard)
         self.wrong: dict[HostId, int] = {}  # answers that did not open
         self.on_damage: Callable[[Pack, HostId], None] = lambda pack, host: None
+        self.starving = False  # the last range wanted was not to be had
+        self.on_answer: Callable[[], None] = lambda: None  # that is over
 
     def ranked(self) -> list[HostId]:
         """All hosts, best to read from first: healthy before not, fast before slow."""
@@ -66,13 +68,18 @@ class HostFetcher:
         return int(min(max(rate * AHEAD_S, AHEAD_LEAST_BYTES), AHEAD_MOST_BYTES))
 
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Verify) -> bytes:
-        """The range as ``verify`` accepts it. Raises Unavailable, within the limit."""
-        with trio.move_on_after(self._limit_s):
+        """The range as ``verify`` accepts it. Raises Unavailable, within the limit, or a quarter of it if that is how
+        the last one ended: a program that goes through a hundred files should not wait for each as for the first."""
+        with trio.move_on_after(self._limit_s / 4 if self.starving else self._limit_s):
             copies: object = None
             while copies != (copies := self._packs.copies(pack.number)):  # again if they moved while we asked
                 found = await self._hedged(self._attempts(pack, start, stop, verify))
                 if found is not None:
+                    if self.starving:
+                        self.starving = False
+                        self.on_answer()
                     return found
+        self.starving = True
         raise Unavailable("too few hosts answer with the right bytes of this file")
 
     async def _hedged(self, attempts: Iterator[Attempt]) -> bytes | None:

@@ -21,7 +21,7 @@ from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unauthentic,
 from megafs.index.packs import Packs
 from megafs.model import ChunkId, ChunkPlace, Pack, PackNumber
 from megafs.packs.codec import AS_IS, Codec
-from megafs.store.disk import Disk
+from megafs.store.disk import ABSENT, Disk
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ OPENING_THREADS = 2
 INLINE_BYTES = 24 * 1024  # up to here opening costs less than the hop to a thread (about 40 µs)
 RUN_BYTES = MIB + 64 * KIB  # of one request: four chunks
 GAP_BYTES = 64 * KIB  # between two chunks: fetched with them, for it takes less time than a request of its own
-ABSENT = bytes(24)  # a salt of zeros: a hole of the sparse file, not damage
 
 
 class Fetcher(Protocol):
@@ -184,8 +183,27 @@ class Reader:
         still be right somewhere. Raises Unavailable."""
         if len(run) < 2 or not all(self.is_idle(place.chunk) for place in run):
             return {}
-        pack, start = self.pack(run[0].pack), run[0].offset
-        was_wrong = False
+        epoch, done = self.pack(run[0].pack).epoch, trio.Event()
+        self._opening.update((place.chunk, done) for place in run)
+        try:
+            pieces = await self.fetch_run(run)
+            if pieces is None:
+                return {}
+
+            def opened() -> dict[ChunkId, bytes]:
+                return {p.chunk: self._plain(epoch, p, sealed) for p, sealed in zip(run, pieces, strict=True)}
+
+            found = await trio.to_thread.run_sync(opened, limiter=self._limiter)
+            for place in run:
+                self.cache.put(place.chunk, found[place.chunk])
+            return found
+        finally:
+            self._opened(run, done)
+
+    async def fetch_run(self, run: Sequence[ChunkPlace]) -> list[bytes] | None:
+        """Neighbours by one request, authenticated by their digests and kept in the local file, as they are sealed.
+        None if hosts answered, but none with all of them right. Raises Unavailable."""
+        start, was_wrong = run[0].offset, False
 
         def pieces(data: bytes) -> list[bytes]:
             return [data[p.offset - start : p.offset - start + p.sealed_bytes] for p in run]
@@ -196,27 +214,15 @@ class Reader:
             was_wrong = was_wrong or not is_right
             return is_right
 
-        done = trio.Event()
-        self._opening.update((place.chunk, done) for place in run)
         try:
-            data = await self._fetcher.fetch(pack, start, run[-1].offset + run[-1].sealed_bytes, right)
-
-            def opened() -> dict[ChunkId, bytes]:
-                return {
-                    p.chunk: self._plain(pack.epoch, p, sealed) for p, sealed in zip(run, pieces(data), strict=True)
-                }
-
-            found = await trio.to_thread.run_sync(opened, limiter=self._limiter)
-            await self._keep(run, pieces(data))
-            for place in run:
-                self.cache.put(place.chunk, found[place.chunk])
-            return found
+            stop = run[-1].offset + run[-1].sealed_bytes
+            found = pieces(await self._fetcher.fetch(self.pack(run[0].pack), start, stop, right))
         except Unavailable:
             if was_wrong:
-                return {}
+                return None
             raise
-        finally:
-            self._opened(run, done)
+        await self._keep(run, found)
+        return found
 
     def reach_bytes(self, number: PackNumber) -> int:
         """How much to read ahead in this pack; 0: it is here, as far as is known."""
@@ -324,7 +330,7 @@ class Reader:
         self.healed += 1
 
 
-def runs(places: Sequence[ChunkPlace]) -> list[list[ChunkPlace]]:
+def runs(places: Sequence[ChunkPlace], most_bytes: int = RUN_BYTES) -> list[list[ChunkPlace]]:
     """Cut into neighbours of one pack that are worth one request each."""
     found: list[list[ChunkPlace]] = []
     for place in sorted(places, key=lambda place: (place.pack, place.offset)):
@@ -333,7 +339,7 @@ def runs(places: Sequence[ChunkPlace]) -> list[list[ChunkPlace]]:
             last is not None
             and last.pack == place.pack
             and place.offset - last.offset - last.sealed_bytes <= GAP_BYTES
-            and place.offset + place.sealed_bytes - found[-1][0].offset <= RUN_BYTES
+            and place.offset + place.sealed_bytes - found[-1][0].offset <= most_bytes
         ):
             found[-1].append(place)
         else:

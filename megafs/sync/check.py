@@ -26,8 +26,8 @@ from megafs.index.mend import Mender
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import ChunkPlace, Finding, HostId, Kind, Pack, PackNumber
 from megafs.placement import WHOLE
-from megafs.store.disk import Disk
-from megafs.store.reader import ABSENT, Reader
+from megafs.store.disk import ABSENT, Disk
+from megafs.store.reader import Reader
 from megafs.sync.objects import Objects
 
 SAMPLED_CHUNKS = 500  # of local files, unless all are asked for

@@ -105,6 +105,22 @@ class Shipper:
         """Return when anything has changed since the call."""
         await self._moved.wait()
 
+    def headless(self) -> list[int]:
+        """The seqs of commits whose head is not frozen yet."""
+        return [step.seq for step in self._headless.values()]
+
+    def hasten(self) -> int:
+        """Somebody waits for all outbox rows that there are: no commit object waits for more. Returns the last."""
+        self._urgent_n = max(self._urgent_n, self._ledger.newest_outbox())
+        self.wake()
+        return self._ledger.newest_outbox()
+
+    def try_now(self) -> None:
+        """Somebody waits: hosts that failed are asked again at once."""
+        self.packing.retry_now()
+        self.lanes.wake()
+        self.wake()
+
     def _on_lost(self) -> None:
         if not self._told:  # each lane finds out for itself
             self._told = True
@@ -238,7 +254,7 @@ class Shipper:
             yield left
         # Copy rows of these packs are part of what exists now; one commit object takes them along.
         await self._commits.durable_now()
-        target = self._urgent_n = self._ledger.newest_outbox()
+        target = self.hasten()
         everything = Wait(
             look=lambda: self.backlog(pack, target), done=lambda left: left.is_empty, patience_s=patience_s
         )
@@ -248,9 +264,7 @@ class Shipper:
     async def _next_left(self, wait: Wait) -> Backlog | None:
         """What is left once that has changed; None when nothing is left of it."""
         if wait.before is None:
-            self.packing.retry_now()
-            self.lanes.wake()
-            self.wake()
+            self.try_now()
         elif wait.done(wait.before):
             return None
         while True:

@@ -25,7 +25,11 @@ class Drive:
         self.phrase.chmod(0o600)
 
     def run(self, *arguments: object, status: int = 0, **options) -> subprocess.CompletedProcess[str]:
-        command = [*MEGAFS, *map(str, arguments), "--state-dir", str(self.state)]
+        return self.run_plain(*arguments, "--state-dir", self.state, status=status, **options)
+
+    def run_plain(self, *arguments: object, status: int = 0, **options) -> subprocess.CompletedProcess[str]:
+        """A command that finds the vault by itself."""
+        command = [*MEGAFS, *map(str, arguments)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, **options)
         assert done.returncode == status, (arguments, done.stdout, done.stderr)
         return done
