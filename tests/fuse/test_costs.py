@@ -33,6 +33,9 @@ class Quiet:
     def destructive(self) -> None:
         return None
 
+    async def durable_now(self) -> None:
+        return
+
 
 class Mount:
     """The handlers without a kernel, and how many statements each call runs."""
