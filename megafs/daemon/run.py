@@ -28,6 +28,7 @@ from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
+from megafs.daemon.pincalls import PinCalls
 from megafs.daemon.recoverycalls import RecoveryCalls
 from megafs.errors import (
     DamagedIndex,
