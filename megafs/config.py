@@ -156,7 +156,11 @@ class VaultPaths:
 
     @property
     def secrets(self) -> Path:
-        return self.root / "secrets"
+        return self.root / "secrets"  # given while the vault was locked; the next mount seals them
+
+    @property
+    def sealed_secrets(self) -> Path:
+        return self.root / "secrets.sealed"
 
     @property
     def index(self) -> Path:

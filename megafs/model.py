@@ -34,6 +34,7 @@ class Kind(StrEnum):
     SLOT = "slot"
     EPOCH = "epoch"  # the root key's word that there is a new one
     TICKET = "ticket"  # for one new device
+    SECRETS = "secrets"  # of hosts, on this device
 
 
 class AlarmKind(StrEnum):

@@ -201,9 +201,9 @@ def _secrets(paths: VaultPaths, url: str, file: Path | None) -> None:
     given = secrets.gathered([url], file)
     if not given.by_url:
         raise Usage("this host has no secret, or none was given: use --secrets-file")
-    from megafs.daemon.secrets import keep
+    from megafs.daemon.secrets import keep_locked
 
-    keep(paths, paths.root, given)
+    keep_locked(paths, given)
     terminal.note("kept on this device; used from the next mount on")
 
 

@@ -68,8 +68,8 @@ def attach_vault(
     Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
     process.harden()
     with new_state(paths, settings) as building:
-        trio.run(bring, building, hosts, key, passphrase, settings, confirm, secrets, expected)
-        keep(building, paths.root, secrets)
+        keyring = trio.run(bring, building, hosts, key, passphrase, settings, confirm, secrets, expected)
+        keep(building, paths.root, keyring, secrets)
 
 
 async def bring(
@@ -81,8 +81,8 @@ async def bring(
     confirm: Confirm,
     secrets: GivenSecrets,
     expected: Phrase | None,
-) -> None:
-    """Fill a new state directory from the hosts and become the writing device."""
+) -> Keyring:
+    """Fill a new state directory from the hosts and become the writing device; returns the vault's keys."""
     way, named = await find_way(urls, key, settings, secrets)
     keyring = Keyring.from_fields(way.keyring)
     trust = Trust.of(keyring.vault, way.root_public, way.epochs)
@@ -125,6 +125,7 @@ async def bring(
             await use_up(objects, key)
     for damage in objects.damages:
         log.warning("host %s: %s: %s", stacks[damage.host].label, damage.kind, damage.what)
+    return keyring
 
 
 def question(found: Survey, trust: Trust) -> str:

@@ -103,7 +103,7 @@ async def _alone(
         ledger.owe(pack.number, host, int(time.time()), shard)
 
     result: Checked | None = None
-    async with connected(vault.hosts(), Opener(settings, partial(secrets.read, paths))) as stacks:
+    async with connected(vault.hosts(), Opener(settings, partial(secrets.read, paths, device.keyring))) as stacks:
         fetcher = HostFetcher(device.keyring, packs, stacks, limit_s=settings.host_reply_s)
         checker = Checker(
             root=paths.root,

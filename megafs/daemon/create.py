@@ -46,7 +46,7 @@ def create_vault(
     device = first_device(keyring, root)
     with new_state(paths, settings) as building:
         write_private(building.slot, new_slots(device.body(), secret_from(passphrase), recovery))
-        keep(building, paths.root, secrets)
+        keep(building, paths.root, keyring, secrets)
         database = Database(building.index, keyring.index_key(device.id), create=True)
         try:
             fill(database, device, specs, policy)

@@ -94,7 +94,7 @@ async def _enrol(
     lives_s: float,
 ) -> bool:
     specs = [HostSpec(id=HostId(host.id), url=host.url, label=host.label) for host in hosts]
-    opener = Opener(settings_from(paths.settings.read_text()), partial(secrets.read, paths))
+    opener = Opener(settings_from(paths.settings.read_text()), partial(secrets.read, paths, device.keyring))
     code = TicketCode.generate()
     async with connected(specs, opener) as stacks:
         try:

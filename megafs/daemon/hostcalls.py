@@ -147,7 +147,7 @@ class HostCalls:
 
     def _keep_secrets(self, url: str, given: HostSecrets, typed: bool) -> None:
         paths = self._engine.paths
-        secrets.keep(paths, paths.root, GivenSecrets(by_url={url: given}, typed=typed))
+        secrets.keep(paths, paths.root, self._engine.device.keyring, GivenSecrets(by_url={url: given}, typed=typed))
 
     async def _boot(self, asked: HostAsk) -> Boot:
         """The newest boot object that the recovery key opens on the hosts there are."""
@@ -214,7 +214,7 @@ class HostCalls:
                 await engine.commits.durable_now()
             engine.keeping.leave(spec.id)
             engine.keeping.repairer.wake()
-            await trio.to_thread.run_sync(secrets.forget, engine.paths, spec.url)
+            await trio.to_thread.run_sync(secrets.forget, engine.paths, engine.device.keyring, spec.url)
             yield Done(sentences=tuple(told))
 
     async def drain(self, request: Request) -> AsyncGenerator[Message, None]:

@@ -67,7 +67,7 @@ def repair_vault(
         question = f"{told(unshipped)} What no host has stays in {aside}, outside of the drive. "
         settings = settings_of(paths)
         with new_state(paths, settings) as building:
-            trio.run(
+            keyring = trio.run(
                 bring,
                 building,
                 hosts,
@@ -78,10 +78,10 @@ def repair_vault(
                 secrets,
                 expected,
             )
-            for path in (paths.secrets, paths.root / "remembered"):
+            for path in (paths.secrets, paths.sealed_secrets, paths.root / "remembered"):
                 if path.exists():
                     shutil.copy2(path, building.root / path.name)
-            keep(building, paths.root, secrets)
+            keep(building, paths.root, keyring, secrets)
             used = link_packs(paths, building, passphrase)
             os.rename(paths.root, aside)
         sync_directory(paths.root.parent)

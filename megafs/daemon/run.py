@@ -72,8 +72,9 @@ def run(
     process.harden()
     device = Device.of(opened)
     with locked(paths), cure_named(paths.root.name):
+        secrets.seal_up(paths, device.keyring)
         settings = limited(settings_from(paths.settings.read_text()), options)
-        opener = Opener(settings, partial(secrets.read, paths))
+        opener = Opener(settings, partial(secrets.read, paths, device.keyring))
         database = open_index(paths, device)
         database.adopt(device.number)
 

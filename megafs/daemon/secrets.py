@@ -1,7 +1,8 @@
-"""The secrets of hosts on this device: in the desktop keyring, or in the vault's directory as a file of mode 0600.
+"""The secrets of hosts on this device: in the desktop keyring, or in the vault's directory, sealed under its keys.
 
 What was typed goes into the keyring if there is one; what came from a file goes into a file, because then nobody is
-there to unlock a keyring. Read back when a host is opened: the file first. Never in the index, an URL or a log.
+there to unlock a keyring. Who gives secrets while the vault is locked leaves them in a plain file of mode 0600, which
+the next mount seals and removes. Never in the index, an URL or a log.
 """
 
 import json
@@ -10,13 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megafs.config import VaultPaths
+from megafs.crypto.keys import Keyring
+from megafs.errors import Corrupt, Unauthentic
 from megafs.hosts import HostSecrets
-from megafs.hosts.secretfile import store_secrets, stored_secrets
+from megafs.hosts.secretfile import Table, all_secrets, store_secrets, stored_secrets, table_from, table_text
 from megafs.hosts.url import checked_url
-from megafs.model import GivenSecrets
+from megafs.model import GivenSecrets, Kind
+from megafs.slotfile import write_private
 
 log = logging.getLogger(__name__)
 
+SEALED_BYTES = 2 << 20  # of the file
 SERVICE = "megafs host"  # in the keyring; the user name there is the vault's directory and the URL
 
 
@@ -26,27 +31,66 @@ def finder(given: GivenSecrets) -> Callable[[str], HostSecrets]:
     return lambda url: by_text.get(checked_url(url).text, {})
 
 
-def read(paths: VaultPaths, url: str) -> HostSecrets:
+def read(paths: VaultPaths, keyring: Keyring, url: str) -> HostSecrets:
     """Blocks: a keyring may ask its owner. {} if there is none. Raises Usage for a file that is damaged or open."""
     checked = checked_url(url)
     if not checked.rules.secrets:
         return {}
-    found = stored_secrets(paths.secrets, checked.text)
+    found = stored_secrets(paths.secrets, checked.text) or _sealed(paths, keyring).get(checked.text, {})
     return found or _from_keyring(paths.root, checked.text)
 
 
-def keep(paths: VaultPaths, root: Path, given: GivenSecrets) -> None:
+def keep(paths: VaultPaths, root: Path, keyring: Keyring, given: GivenSecrets) -> None:
     """Blocks. Keep secrets by URL for the vault whose directory is, or will be, ``root``."""
+    rows = {checked_url(url).text: dict(row) for url, row in given.by_url.items() if row}
+    left = {url: row for url, row in rows.items() if not (given.typed and _into_keyring(root, url, row))}
+    if left:
+        _seal(paths, keyring, {**_sealed(paths, keyring), **left})
+
+
+def keep_locked(paths: VaultPaths, given: GivenSecrets) -> None:
+    """Blocks. The same while nobody has unlocked the vault."""
     for url, row in given.by_url.items():
-        if row and not (given.typed and _into_keyring(root, checked_url(url).text, row)):
+        if row and not (given.typed and _into_keyring(paths.root, checked_url(url).text, row)):
             store_secrets(paths.secrets, url, row)
 
 
-def forget(paths: VaultPaths, url: str) -> None:
+def seal_up(paths: VaultPaths, keyring: Keyring) -> None:
+    """Blocks. What was given while the vault was locked is sealed; the plain file goes. Raises Usage."""
+    given = all_secrets(paths.secrets)
+    if given:
+        _seal(paths, keyring, {**_sealed(paths, keyring), **given})
+    paths.secrets.unlink(missing_ok=True)
+
+
+def forget(paths: VaultPaths, keyring: Keyring, url: str) -> None:
     """Blocks. The host left the vault."""
-    checked = checked_url(url)
-    if checked.rules.secrets:
-        store_secrets(paths.secrets, checked.text, {})
+    kept = _sealed(paths, keyring)
+    if kept.pop(checked_url(url).text, None) is not None:
+        _seal(paths, keyring, kept)
+
+
+def _seal(paths: VaultPaths, keyring: Keyring, table: Table) -> None:
+    write_private(paths.sealed_secrets, keyring.seal(Kind.SECRETS, [], table_text(table).encode()))
+
+
+def _sealed(paths: VaultPaths, keyring: Keyring) -> Table:
+    try:
+        with open(paths.sealed_secrets, "rb") as file:
+            return opened(keyring, file.read(SEALED_BYTES))
+    except FileNotFoundError:
+        return {}
+    except (Corrupt, Unauthentic):
+        log.warning("the secrets of hosts do not open: give them again with megafs hosts NAME secrets URL")
+        return {}
+
+
+def opened(keyring: Keyring, sealed: bytes) -> Table:
+    """What the sealed file holds. Raises Corrupt or Unauthentic."""
+    try:
+        return table_from(keyring.open(Kind.SECRETS, [], sealed))
+    except ValueError as error:
+        raise Corrupt("secrets: not a table") from error
 
 
 def _from_keyring(root: Path, url: str) -> HostSecrets:

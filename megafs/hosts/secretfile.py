@@ -1,7 +1,7 @@
-"""The secrets of hosts on this device: one JSON file of mode 0600, URL -> name -> secret. The caller says where it is.
+"""Secrets of hosts as one JSON file of mode 0600, URL -> name -> secret. The caller says where it is.
 
-For machines without a keyring, and for daemons that start without one. A file that others can read is refused, not used
-with a warning: it would stay that way.
+For what is given while the vault is locked; who can unlock it seals them (daemon.secrets). A file that others can read
+is refused, not used with a warning: it would stay that way.
 """
 
 import json
@@ -19,7 +19,7 @@ Table = dict[str, dict[str, str]]
 
 def stored_secrets(path: Path, url: str) -> Mapping[str, str]:
     """What is stored for this URL, {} if nothing is. Raises Usage for a file that is damaged or open to others."""
-    return _read(path).get(checked_url(url).text, {})
+    return all_secrets(path).get(checked_url(url).text, {})
 
 
 def store_secrets(path: Path, url: str, secrets: Mapping[str, str]) -> None:
@@ -27,8 +27,7 @@ def store_secrets(path: Path, url: str, secrets: Mapping[str, str]) -> None:
     checked = checked_url(url)
     if secrets:
         checked_secrets(checked, secrets)
-    kept = {**_read(path), checked.text: dict(secrets)}
-    text = json.dumps({key: value for key, value in kept.items() if value}, indent=1, sort_keys=True)
+    text = table_text({**all_secrets(path), checked.text: dict(secrets)})
     unfinished = path.with_name(f"{path.name}.partial")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -44,7 +43,24 @@ def store_secrets(path: Path, url: str, secrets: Mapping[str, str]) -> None:
         os.close(folder)
 
 
-def _read(path: Path) -> Table:
+def table_text(table: Table) -> str:
+    """A table as JSON, without the hosts that have no secrets."""
+    return json.dumps({key: value for key, value in table.items() if value}, indent=1, sort_keys=True)
+
+
+def table_from(text: bytes) -> Table:
+    """The table that such a text holds. Raises ValueError."""
+    try:
+        table = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not _is_table(table):
+        raise ValueError("not a table of tables")
+    return table  # type: ignore[no-any-return]  # checked one line above
+
+
+def all_secrets(path: Path) -> Table:
+    """Everything in the file; {} if there is none. Raises Usage."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -57,12 +73,9 @@ def _read(path: Path) -> Table:
             raise Usage(f"{path} holds secrets and must be a file of yours with mode 0600 (chmod 600)")
         text = file.read(FILE_BYTES)
     try:
-        table = json.loads(text)
+        return table_from(text)
     except ValueError as error:
         raise Usage(f"{path} with the secrets of hosts is damaged") from error
-    if not _is_table(table):
-        raise Usage(f"{path} with the secrets of hosts is damaged")
-    return table  # type: ignore[no-any-return]  # checked one line above
 
 
 def _is_table(table: object) -> bool:

@@ -114,17 +114,19 @@ def test_secrets_are_kept_apart(drives, tmp_path):
         kept = [
             path for path in drive.state.rglob("*") if path.is_file() and servers.SECRET.encode() in path.read_bytes()
         ]
-        assert [path.name for path in kept] == ["secrets"]
-        assert kept[0].stat().st_mode & 0o777 == 0o600
+        assert kept == [], "sealed under the vault's keys"
+        assert (drive.state / "v" / "secrets.sealed").stat().st_mode & 0o777 == 0o600
 
         other = drives("second", urls[:1])
         other.attach(drive.words, "--secrets-file", file, urls=urls[1:])
-        (other.state / "v" / "secrets").unlink()
+        (other.state / "v" / "secrets.sealed").unlink()
         other.mount()
         assert json.loads(other.run("hosts", "v", "--json").stdout)[0]["state"] == "unreachable"
         other.unmount()
         other.run("hosts", "v", "secrets", urls[0], "--secrets-file", file)
+        assert servers.SECRET in (other.state / "v" / "secrets").read_text(), "nobody could seal it yet: the control"
         other.mount()
+        assert not (other.state / "v" / "secrets").exists()
         assert (other.mountpoint / "file").read_bytes() == CONTENT
         other.unmount()
 

@@ -21,6 +21,7 @@ from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import seal
 from megafs.crypto.slot import Opened, SlotKey, new_file, open_slots
 from megafs.crypto.ticket import TicketCode
+from megafs.daemon import secrets
 from megafs.daemon.create import first_device
 from megafs.daemon.device import Device, DeviceNote
 from megafs.errors import Corrupt
@@ -172,6 +173,10 @@ def parsers() -> dict[str, Parser]:
         "checkpoint phrase": Parser(
             parse=lambda data: Phrase.from_text(data.decode("utf-8", "replace")),
             valid=(Phrase.of(keyring.vault, 1, 7, bytes(32)).text().encode(),),
+        ),
+        "secrets of hosts": Parser(
+            parse=lambda data: secrets.opened(keyring, keyring.seal(Kind.SECRETS, [], data)),
+            valid=(b'{"s3://K@h/b": {"secret_key": "x"}}',),
         ),
         "recovery text": Parser(
             parse=lambda data: RecoveryKey.from_text(data.decode("utf-8", "replace")),

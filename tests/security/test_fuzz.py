@@ -101,7 +101,7 @@ def test_at_length(name, request):
 def led_by_coverage(name, seconds):
     """atheris in a process of its own: (status, inputs, what it said)."""
     command = [sys.executable, "-m", "tests.security.atheris_run", name, str(seconds)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 300, check=False)
     runs = RUNS.search(done.stderr)
     return done.returncode, int(runs[1]) if runs else 0, done.stderr
 

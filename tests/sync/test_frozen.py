@@ -15,8 +15,11 @@ import zstandard
 from megafs.canonical import encode, parse
 from megafs.crypto.identity import DeviceKey, issue_device, issue_epoch
 from megafs.crypto.phrase import Phrase
+from megafs.crypto.slot import Opened
+from megafs.daemon import secrets
 from megafs.daemon.device import Device, DeviceBody
 from megafs.errors import MegaFSError
+from megafs.hosts.secretfile import table_text
 from megafs.index import replication, schema
 from megafs.sync.statements import (
     Boot,
@@ -74,8 +77,14 @@ def test_bodies_without_a_frame(name, make):
     text = FROZEN[name].encode()
     assert encode(parse(make, text)) == text
     if make is DeviceBody:
-        device = Device.of(text)
+        device = Device.of(Opened(body=text))
         assert (device.number, device.body()) == (3, text)
+
+
+def test_secrets_of_hosts():
+    sealed = bytes.fromhex(FROZEN["sealed secrets"])
+    assert secrets.opened(KEYS, sealed) == {"s3://K@s3.example.org/b": {"secret_key": "hunter2"}}
+    assert table_text(secrets.opened(KEYS, sealed)) == FROZEN["secrets"]
 
 
 def test_a_phrase():
