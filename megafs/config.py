@@ -179,5 +179,10 @@ class VaultPaths:
         return self.root / "control"
 
     @property
+    def ticket(self) -> Path:
+        """Names the object of a ticket that is on the hosts, so that one whose issuer was killed is taken back."""
+        return self.root / "ticket"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"

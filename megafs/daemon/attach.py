@@ -156,7 +156,7 @@ async def use_up(objects: Objects, code: TicketCode) -> None:
     """The ticket was good for this device only. Hosts that do not answer are left to who made it."""
 
     async def one(host: HostId) -> None:
-        await tickets.take_back(objects.hosts[host], code)
+        await tickets.take_back(objects.hosts[host], code.name())
 
     await objects.everywhere(one)
 
@@ -190,7 +190,7 @@ async def find_way(
         raise WrongKey(
             "this recovery key opens nothing on these hosts: is it of another vault, or are they other hosts?"
         )
-    newest = max(found.values(), key=lambda way: way.generation if isinstance(way, Boot) else 0)
+    newest = max(found.values(), key=lambda way: way.rank if isinstance(way, Boot) else (0, 0))
     if isinstance(newest, Ticket) and time.time() > newest.expires_s:
         raise WrongKey("this ticket's time is over: make another one (megafs devices NAME enrol)")
     if any(way.keyring.vault != newest.keyring.vault for way in found.values()):

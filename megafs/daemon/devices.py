@@ -18,16 +18,18 @@ from megafs.daemon import process, secrets
 from megafs.daemon.device import Device, DeviceNote, locked, note_key
 from megafs.daemon.epochs import open_index
 from megafs.daemon.hosts import Opener, connected
-from megafs.errors import HostError, Unavailable
+from megafs.errors import HostError, Unauthentic, Unavailable
 from megafs.hosts import Stack
 from megafs.index.database import Database
 from megafs.index.ledger import Ledger
 from megafs.index.vault import Vault
-from megafs.model import HostId, HostSpec
+from megafs.model import HostId, HostSpec, Kind
+from megafs.slotfile import write_private
 from megafs.sync import stream, tickets
 
 POLL_S = 1.0  # how soon the issuer notices that the ticket was used
 END_S = 10.0  # to take it back from hosts, when it was used, its time is over or Ctrl-C was pressed
+LEFT, LEFT_BYTES = (b"left over",), 1024  # of the file that names a ticket
 UNKNOWN = DeviceNote(label="", enrolled_s=0)  # of devices made before there were notes
 
 
@@ -97,6 +99,8 @@ async def _enrol(
     opener = Opener(settings_from(paths.settings.read_text()), partial(secrets.read, paths, device.keyring))
     code = TicketCode.generate()
     async with connected(specs, opener) as stacks:
+        await _take_back(stacks, _left_over(paths, device))
+        write_private(paths.ticket, device.keyring.seal(Kind.TICKET, LEFT, code.name().encode()))
         try:
             taken = await _put(device, specs, stacks, code, lives_s)
             tell(code.words())
@@ -108,7 +112,8 @@ async def _enrol(
             return True
         finally:
             with trio.move_on_after(END_S, shield=True):
-                await _take_back(stacks, code)
+                await _take_back(stacks, code.name())
+                paths.ticket.unlink(missing_ok=True)
 
 
 async def _put(
@@ -154,10 +159,21 @@ async def _is_waiting(taken: Sequence[Stack], code: TicketCode) -> bool:
     return True
 
 
-async def _take_back(stacks: dict[HostId, Stack], code: TicketCode) -> None:
+def _left_over(paths: VaultPaths, device: Device) -> str:
+    """The name of a ticket whose issuer was killed; empty for none. Sealed: what it names is deleted on hosts."""
+    try:
+        return device.keyring.open(Kind.TICKET, LEFT, paths.ticket.read_bytes()[:LEFT_BYTES]).decode()
+    except (FileNotFoundError, Unauthentic):
+        return ""
+
+
+async def _take_back(stacks: dict[HostId, Stack], name: str) -> None:
+    if not name:
+        return
+
     async def one(stack: Stack) -> None:
         try:
-            await tickets.take_back(stack.prompt, code)
+            await tickets.take_back(stack.prompt, name)
         except HostError:
             return  # its time is over soon, and the words are in no one else's hands
 

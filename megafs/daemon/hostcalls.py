@@ -163,7 +163,7 @@ class HostCalls:
                 found += [boot] if boot is not None and boot.keyring.vault == engine.device.keyring.vault else []
         if not found:
             raise WrongKey("this recovery key opens nothing on the hosts of this vault that answer")
-        return max(found, key=lambda boot: boot.generation)
+        return max(found, key=lambda boot: boot.rank)
 
     async def _renew_boot(self, boot: Boot, asked: HostAsk, new: HostSpec, stack: Stack) -> list[str]:
         """A boot object of the next generation that lists the new host, on every host; a sentence for each older one

@@ -174,10 +174,10 @@ class Rotation:
                 nursery.start_soon(one, stack)
         if not found and failed:
             raise failed[0]
-        newest = max(found, key=lambda boot: boot.generation, default=None)
+        newest = max(found, key=lambda boot: boot.rank, default=None)
         if newest is None or newest.keyring.vault != self._device.keyring.vault:
             raise WrongKey("this recovery key opens nothing on the hosts of this vault")
-        return newest
+        return replace(newest, generation=max(boot.generation for boot in found))
 
     def _next(self, boot: Boot) -> tuple[Device, RootKey]:
         """This device in the next epoch. A rotation that was killed may have left an epoch that only the words open."""

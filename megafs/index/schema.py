@@ -106,7 +106,7 @@ REPLICATED = {
         before INTEGER NOT NULL
     """,
     "setting": """
-        key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', …
+        key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', 'device.N', 'deep_epoch', …
         value BLOB NOT NULL
     """,
 }
@@ -244,7 +244,8 @@ LOCAL = {
     """,
     # Chunks that lost an extent: the collector asks `extent` whether any is left.
     "candidate": "chunk BLOB PRIMARY KEY NOT NULL",
-    # device_number, device_id, device_key, term, clean (1: unmounted in order), next_seq, …
+    # epoch and checkpoint_epoch (the newest that index and checkpoint are of; absent: 1),
+    # device_id, term, clean (1: unmounted in order), next_seq, …
     "state": "key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL",
 }
 

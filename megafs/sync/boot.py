@@ -1,7 +1,7 @@
 """Boot objects: what the 24 words alone find on a host. One per host, under a random one of 64 names.
 
-The recovery key and a bare Host in (no keyring yet), a Boot statement out. A newer generation is a new object; the
-highest one that opens counts. Nothing on the device can open or renew one without the words.
+The recovery key and a bare Host in (no keyring yet), a Boot statement out. A newer generation is a new object; of those
+that open the highest one with the most epochs counts. Nothing on the device can open or renew one without the words.
 """
 
 import secrets
@@ -80,7 +80,7 @@ async def find(host: Host, recovery: RecoveryKey) -> Boot | None:
             nursery.start_soon(probe)
     if failed and not found:
         raise failed[0]
-    return max(found, key=lambda boot: boot.generation, default=None)
+    return max(found, key=lambda boot: boot.rank, default=None)
 
 
 async def retire(host: Host, recovery: RecoveryKey) -> int:

@@ -59,7 +59,7 @@ def chosen(fillings: Sequence[Filling], round_bytes: int = ROUND_BYTES) -> list[
     return picked
 
 
-def chosen_to_reseal(fillings: Sequence[Filling], round_bytes: int = ROUND_BYTES) -> list[PackNumber]:
+def chosen_to_reseal(fillings: Sequence[Filling], round_bytes: int) -> list[PackNumber]:
     """Which packs to seal anew now, the oldest first; at least one. Pure."""
     picked: list[PackNumber] = []
     total = 0
@@ -97,6 +97,7 @@ class Compactor:
         self._packs, self._extents, self._writer, self._disk = packs, extents, writer, disk
         self._fetcher, self._commits, self._may_run, self._deep_epoch = fetcher, commits, may_run, deep_epoch
         self.moved = self.resealed = 0
+        self.round_bytes = ROUND_BYTES
 
     def fillings(self, before_epoch: int = 0) -> list[Filling]:
         """Of every shipped pack that still holds something, or of those of earlier epochs."""
@@ -119,7 +120,7 @@ class Compactor:
         if not self._deep_epoch() or sum(local[2] < SHIPPED for local in self._packs.locals()) > WAITING_PACKS:
             return 0
         left = self.fillings(self._deep_epoch())
-        picked = chosen_to_reseal(left)
+        picked = chosen_to_reseal(left, self.round_bytes)
         moved = await self._empty_all(picked)
         if len(picked) == len(left) and moved:
             log.info("everything of earlier epochs is sealed anew; hosts keep the old packs for the retention")

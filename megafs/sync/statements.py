@@ -182,6 +182,11 @@ class Boot:
     root_public: Annotated[bytes, Size(32)]
     epochs: tuple[EpochCertificate, ...]
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The greatest counts. Epochs first: who has more of them can read all that who has fewer can."""
+        return len(self.epochs), self.generation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:

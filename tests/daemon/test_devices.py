@@ -111,6 +111,12 @@ def test_a_ticket_ends_with_its_time_with_ctrl_c_and_needs_the_passphrase(pair, 
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=LIMIT_S) == 130
     assert objects(folders) == before, "nothing is left of it"
+    with enrolling(one) as (process, _):
+        process.kill()
+        process.wait(timeout=LIMIT_S)
+    assert len(objects(folders) - before) == 2, "the control: a kill leaves it on the hosts"
+    with enrolling(one):
+        assert len(objects(folders) - before) == 2, "and the next ticket removes it"
     assert "opens nothing" in attach(two, ticket, status=3).stderr
     wrong = one.folder / "wrong"
     wrong.write_text("incorrect\n")

@@ -11,9 +11,9 @@ import trio
 
 from megafs.config import MountOptions, Settings, VaultPaths
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device
-from megafs.crypto.keys import Keyring, ident_claim, ident_commit
+from megafs.crypto.keys import Keyring, ident_claim, ident_commit, ident_epoch
 from megafs.crypto.recovery import RecoveryKey
-from megafs.daemon.attach import find_way
+from megafs.daemon.attach import attach_vault, find_way
 from megafs.daemon.create import fill, first_device, host_specs
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
@@ -142,6 +142,12 @@ class Place:
             return {table: sorted(database.connection.execute(f"SELECT * FROM {table}")) for table in REPLICATED}
         finally:
             database.close()
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """The process of the tests stays dumpable, and its umask."""
+    monkeypatch.setattr("megafs.daemon.process.harden", lambda: None)
 
 
 @pytest.fixture
@@ -340,33 +346,85 @@ def test_wrong_words_and_a_mounted_vault_change_nothing(place):
     assert place.with_words()[1] == 1
 
 
-def test_deep_seals_everything_anew_in_rounds(place):
-    place.write(b"large", os.urandom(3_000_000))
-    large = place.read(b"large")
+def test_deep_seals_everything_anew_in_rounds_killed_after_each(place):
+    contents = {b"before": b"b" * 50_000}
+    for number in range(3):  # each in a pack of its own
+        name = b"large %d" % number
+        contents[name] = os.urandom(600_000)
+        place.write(name, contents[name])
     place.rotate(deep=True)
-    epochs = {row[2] for row in place.rows()["pack"]}
-    assert 1 in epochs
 
-    async def run():
+    def left():
+        rows = place.rows()
+        packs = {row[0]: row[2] for row in rows["pack"]}
+        return sum(packs[row[1]] == 1 for row in rows["chunk"])
+
+    async def round_and_kill(*, shipped):
         async with place.working() as drive:
             compactor = drive.engine.keeping.compactor
+            compactor.round_bytes = 1
             await place.shipped(drive)
-            moved = 0
-            while step := await compactor.reseal_once():
-                moved += step
+            moved = await compactor.reseal_once()
+            if shipped:
                 await place.shipped(drive)
-            assert compactor.resealed == moved > 10
-            assert await compactor.reseal_once() == 0
+            assert compactor.resealed == moved
+            raise Killed
 
-    trio.run(run)
-    rows = place.rows()
-    packs = {row[0]: row[2] for row in rows["pack"]}
-    assert {packs[row[1]] for row in rows["chunk"]} == {2}
+    lefts = [left()]
+    for number in range(12):
+        with pytest.raises((Killed, BaseExceptionGroup)):
+            trio.run(partial(round_and_kill, shipped=bool(number % 2)))
+        lefts.append(left())
+    assert lefts[0] > 4
+    assert lefts[-1] == 0
+    assert lefts == sorted(lefts, reverse=True)
+    assert len(set(lefts)) >= 4, "a pack a round"
+
+    async def rest():
+        async with place.working() as drive:
+            assert await drive.engine.keeping.compactor.reseal_once() == 0
+            await place.shipped(drive)
+
+    trio.run(rest)
     for pack in place.paths.packs.iterdir():
         pack.unlink()
-    assert place.read(b"large") == large
-    assert place.read(b"before") == b"b" * 50_000
+    assert {name: place.read(name) for name in contents} == contents
     assert place.with_words() == (place.rows(), 2)
+
+
+def test_hosts_that_show_only_old_boot_objects(place):
+    """A18: an attach with them would go on in the former epoch."""
+    folders = [place.base / f"host-{number}" for number in range(2)]
+
+    def objects():
+        return {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+    before = objects()
+    place.rotate()
+    place.write(b"after", b"a" * 1000)
+
+    def attach(name):
+        attach_vault(
+            VaultPaths(root=place.base / name), hosts=place.urls, key=place.recovery, passphrase="p", settings=SETTINGS,
+            confirm=lambda question: True,
+        )  # fmt: skip
+
+    boots = {path for path in objects() - before if path.name in place.recovery.boot_names()}
+    assert len(boots) == 2
+    for path in boots:
+        path.rename(path.with_suffix(".withheld"))
+    with pytest.raises(RolledBack, match="newer epoch"):
+        attach("refused")
+    assert not (place.base / "refused").exists()
+    host = place.specs[0].id
+    name = place.device.keyring.object_name(host, Kind.EPOCH, ident_epoch(2))
+    (announcement,) = folders[0].rglob(name)
+    announcement.unlink()
+    with pytest.raises(RolledBack, match="newer epoch"):
+        attach("refused")  # one honest host is enough
+    for path in boots:
+        path.with_suffix(".withheld").rename(path)
+    attach("two")  # the control
 
 
 def test_a_chunk_sealed_anew_opens_in_the_new_epoch_only():
