@@ -103,7 +103,9 @@ class Rotation:
     async def run(self) -> Rotated:
         settings = settings_from(self._paths.settings.read_text())
         specs = self._vault.hosts()
-        async with connected(specs, Opener(settings, partial(secrets.read, self._paths))) as stacks:
+        async with connected(
+            specs, Opener(settings, partial(secrets.read, self._paths, self._device.keyring))
+        ) as stacks:
             await catch_up(self._paths, self._database, self._device, stacks)
             settle(self._database, self._device)
             self._check_revocable(self._asked.revoke)
