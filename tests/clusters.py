@@ -50,6 +50,7 @@ def seaweedfs_cluster(folder: Path) -> Iterator[tuple[Server, list[subprocess.Po
                 running.enter_context(started(place, *command, "-max=20", ready=lambda port=port: _answers(port)))
             )
         command = ("weed", "filer", *here, f"-port={filer}", f"-master=127.0.0.1:{master}", "-s3", f"-s3.port={s3}")
+        command = (*command, "-s3.port.iceberg=0", "-s3.port.lance=0")  # or they take fixed ports
         keys = (f"-s3.config={folder}/s3.json", f"-defaultReplicaPlacement={REPLICATED}")
         process = running.enter_context(started(folder / "f", *command, *keys, ready=lambda: _has_bucket(s3, filer)))
         url = f"s3://{KEY}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off"

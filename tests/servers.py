@@ -202,7 +202,7 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
     command = ["weed", "server", "-dir", str(folder), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
     command += ["-master.port", master, "-volume.port", volume, "-filer", "-filer.port", filer, "-s3", "-s3.port", s3]
     command += ["-s3.config", str(folder / "s3.json"), "-master.volumeSizeLimitMB", "256", "-volume.max", "8"]
-    command += ["-master.telemetry=false"]
+    command += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]  # or they take fixed ports
     with started(folder, *command, ready=lambda: _has_bucket(int(s3), int(filer))) as process:
         url = f"s3://{KEY}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off"
         yield Server(url=url, secrets={"secret_key": SECRET}, port=int(s3), process=process)
