@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from megafs.errors import Usage
+from megafs.hours import spans
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -53,6 +54,9 @@ class Settings:
     connections: int = 4  # to one host at a time
     upload_bytes_s: int = 0  # to all hosts together; 0: as fast as it goes
     download_bytes_s: int = 0
+    host_gone_s: float = 3 * 86_400.0  # a host away for longer is written off: its packs are made anew; 0: never
+    background_hours: str = ""  # of the day, for scrub, compaction and moving (megafs.hours); empty: all
+    ship_hours: str = ""  # of the day, for shipping; a cache half full of what no host has is shipped at any hour
     entry_timeout_s: float = 3600.0  # how long the kernel may keep names and attributes
     read_patience_s: float = 30.0  # what is not here and no host gives fails with EIO after this long
     durability: str = "local"  # what fsync waits for; or "remote=N": so many hosts
@@ -64,6 +68,8 @@ class Settings:
             if not low <= value <= high:
                 raise Usage(f"{name} must be between {low} and {high}, not {value}")
         durability_hosts(self.durability)
+        for hours in (self.background_hours, self.ship_hours):
+            list(spans(hours))
 
 
 BOUNDS = (
@@ -80,6 +86,7 @@ BOUNDS = (
     ("connections", 1, 64),
     ("upload_bytes_s", 0, 1 << 40),
     ("download_bytes_s", 0, 1 << 40),
+    ("host_gone_s", 0, 10 * 365 * 86_400),
     ("entry_timeout_s", 0, 86_400),
     ("read_patience_s", 0.1, 3600),
 )

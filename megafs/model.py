@@ -136,10 +136,16 @@ class HostState:
 
     spec: HostSpec
     healthy: bool = True
+    written_off: bool = False  # away for so long that its copies do not count; they do again once it is back
     full: bool = False
     used_bytes: int = 0
     free_bytes: int | None = None  # None: the host does not say
     latency_s: float = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether requests to it have a chance now."""
+        return self.healthy and not self.written_off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

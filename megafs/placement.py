@@ -2,8 +2,9 @@
 
 States of hosts, a policy and a pack id in; hosts, parts and steps out. Never two parts of one pack on one host. Order:
 
-1. as many parts as the policy wants; a host that is gone, draining or full (no room for a part) gets no new one, and
-   one that does not answer only if there are too few others: such a part is owed until the host is back;
+1. as many parts as the policy wants; a host that is gone, draining, written off or full (no room for a part) gets no
+   new one, and one that does not answer only if there are too few others: such a part is owed until the host is back;
+   what lies on a host that is written off does not count, and stays for the day when it is back;
 2. spread over operators, evenly, then over regions, evenly; an empty name counts as one operator or region, because
    two hosts of which nothing is known may be the same company;
 3. what is already in place stays: nothing moves unless 1 or 2 get better by it;
@@ -57,7 +58,7 @@ class HostPlan:
 
     host: HostId
     label: str
-    obstacle: str  # why it gets nothing new: "gone", "draining", "full", "unreachable", or ""
+    obstacle: str  # why it gets nothing new: "gone", "draining", "written off", "full", "unreachable", or ""
     stored_bytes: int
     month_price: float
 
@@ -92,9 +93,11 @@ def room_bytes(state: HostState) -> int | None:
 
 
 def obstacle(state: HostState, policy: Policy) -> str:
-    """Why the host gets no new part: "gone", "draining", "full", "unreachable"; "" if it does."""
+    """Why the host gets no new part: "gone", "draining", "written off", "full", "unreachable"; "" if it does."""
     if state.spec.state != "active":
         return state.spec.state
+    if state.written_off:
+        return "written off"
     room = room_bytes(state)
     if state.full or (room is not None and room < part_bytes(policy)):
         return "full"
@@ -106,7 +109,7 @@ def choose(states: Sequence[HostState], policy: Policy, pack: PackId, have: Coll
 
     ``have``: hosts that hold a part that still counts. They may be full or silent, but not draining or gone.
     """
-    kept = [state for state in states if state.spec.id in have and state.spec.state == "active"]
+    kept = [state for state in states if state.spec.id in have and _counts(state)]
     others = [s for s in states if s.spec.id not in have and obstacle(s, policy) in ("", "unreachable")]
     ranked = sorted(kept + others, key=lambda state: _preference(state, policy, pack))
     costs = [(state.spec.id not in have and not state.healthy, state.spec.id not in have) for state in ranked]
@@ -138,8 +141,9 @@ def steps(states: Sequence[HostState], policy: Policy, pack: PackId, have: Colle
     by_id = {state.spec.id: state.spec for state in states}
     held = set(have)
     forget = {part for part in held if part.host not in by_id or by_id[part.host].state == "gone"}
+    away = {part for part in held - forget if part.host in {s.spec.id for s in states if s.written_off}}
     want = wanted(states, policy, pack, have)
-    surplus = held - forget - set(want) if len(want) == policy.places else set()
+    surplus = held - forget - away - set(want) if len(want) == policy.places else set()
     return Steps(
         make=tuple(part for part in want if part not in held),
         remove=tuple(sorted(part for part in surplus if not by_id[part.host].append_only)),
@@ -211,6 +215,11 @@ def _survives(names: Mapping[HostId, str], chosen: Sequence[HostId], needed: int
     return 0
 
 
+def _counts(state: HostState) -> bool:
+    """Whether what lies on the host counts as a copy."""
+    return state.spec.state == "active" and not state.written_off
+
+
 def _latency_class(state: HostState) -> int:
     return sum(state.latency_s >= limit for limit in LATENCY_CLASSES_S)
 
@@ -227,7 +236,7 @@ def _preference(state: HostState, policy: Policy, pack: PackId) -> tuple[bool, f
 def _kept(by_id: Mapping[HostId, HostState], policy: Policy, have: Collection[Part]) -> dict[HostId, int]:
     """Host -> shard of the parts that can stay: the right kind, one a host, each shard once, healthy hosts first."""
     parts = [part for part in have if part.host in by_id and part.shard in policy.shards]
-    parts = [part for part in parts if by_id[part.host].spec.state == "active"]
+    parts = [part for part in parts if _counts(by_id[part.host])]
     kept: dict[HostId, int] = {}
     taken: set[int] = set()
     for host, shard in sorted(parts, key=lambda part: (not by_id[part.host].healthy, part.shard, part.host)):
@@ -240,7 +249,7 @@ def _kept(by_id: Mapping[HostId, HostState], policy: Policy, have: Collection[Pa
 
 def _is_best_spread(states: Sequence[HostState], policy: Policy, kept: Sequence[HostSpec]) -> bool:
     """Whether no choice among all active hosts, full and silent ones as well, is spread better."""
-    active = sorted((s.spec.operator, s.spec.region) for s in states if s.spec.state == "active")
+    active = sorted((s.spec.operator, s.spec.region) for s in states if _counts(s))
     return _unevenness([(spec.operator, spec.region) for spec in kept]) == _least(tuple(active), policy.places)
 
 

@@ -2,9 +2,12 @@
 
 Answers (also "no such object", "refused", "full") show that the host lives; only HostUnreachable counts as a failure.
 After ``failures`` of them in a row each request is answered HostUnreachable at once, until the probe time passes and
-one request may find out whether the host is back; the probe time doubles while it is not.
+one request may find out whether the host is back; the probe time doubles, with jitter, while it is not.
+
+A host that said it is full counts as full until it takes as much as it refused, or until it may have made room.
 """
 
+import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from math import ceil
@@ -12,9 +15,9 @@ from typing import TypeVar
 
 import trio
 
-from megafs.errors import HostError, HostFull, HostUnreachable, ObjectMissing
+from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts.protocol import Host
-from megafs.hosts.wrappers import Request, Wrapped
+from megafs.hosts.wrappers import Request, Wrapped, jittered
 from megafs.model import Statistics
 
 Result = TypeVar("Result")
@@ -31,7 +34,14 @@ class Measured(Wrapped):
     """Measures a host and breaks the circuit. Owns its counters; everything else reads them."""
 
     def __init__(
-        self, inner: Host, *, label: str, failures: int = 5, probe_s: float = 5.0, probe_most_s: float = 300.0
+        self,
+        inner: Host,
+        *,
+        label: str,
+        failures: int = 5,
+        probe_s: float = 5.0,
+        probe_most_s: float = 300.0,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(inner)
         self._label = label
@@ -41,13 +51,16 @@ class Measured(Wrapped):
         self._probe_s = probe_s
         self._closed_until = 0.0
         self._probing = False
+        self._chance = chance
         self._failures_in_a_row = 0
+        self._refusals_in_a_row = 0
         self._counts: Counter[str] = Counter()
         self._reads: dict[int, deque[float]] = {}  # by size_class
         self.latency_s = 0.0  # 0: not measured yet
         self.upload_bytes_s = 0.0
         self.download_bytes_s = 0.0
-        self.full = False
+        self._refused_bytes = 0  # the smallest object that it had no room for; 0: none
+        self._refused_at = 0.0
         self.last_error = ""
 
     @property
@@ -94,6 +107,11 @@ class Measured(Wrapped):
         except HostError as error:
             self._answered()
             self._note(error)
+            if isinstance(error, HostRefused):
+                self._refusals_in_a_row += request.verb != "delete"  # append-only credentials refuse just these
+            elif isinstance(error, HostFull):
+                smallest = min(self._refused_bytes, request.sent_bytes) if self.full else request.sent_bytes
+                self._refused_bytes, self._refused_at = max(1, smallest), trio.current_time()
             raise
         except trio.Cancelled:
             # A read that was given up is a sample too: it takes at least this long. Else a host that is always
@@ -105,12 +123,13 @@ class Measured(Wrapped):
             if is_probe:
                 self._probing = False
         self._answered()
+        self._refusals_in_a_row = 0
         received = len(result) if isinstance(result, bytes) else 0
         self._counts["sent_bytes"] += request.sent_bytes
         self._counts["received_bytes"] += received
         self._sample(request, trio.current_time() - started, received, is_whole=True)
-        if request.verb == "put":
-            self.full = False
+        if request.verb == "put" and request.sent_bytes >= self._refused_bytes:
+            self._refused_bytes = 0
         return result
 
     def _admit(self) -> bool:
@@ -128,7 +147,7 @@ class Measured(Wrapped):
         self._failures_in_a_row += 1
         self._note(error)
         if not self.healthy:
-            self._closed_until = trio.current_time() + self._probe_s
+            self._closed_until = trio.current_time() + jittered(self._probe_s, self._chance)
             self._probe_s = min(2 * self._probe_s, self._probe_most_s)
 
     def _answered(self) -> None:
@@ -136,7 +155,6 @@ class Measured(Wrapped):
         self._probe_s = self._probe_first_s
 
     def _note(self, error: HostError) -> None:
-        self.full = self.full or isinstance(error, HostFull)
         if isinstance(error, ObjectMissing):
             self._counts["missing"] += 1
         else:

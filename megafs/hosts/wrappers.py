@@ -95,6 +95,11 @@ class Timed(Wrapped):
             raise HostUnreachable(f"{self._label}: no answer to {request.verb} within {limit_s:.0f} s") from error
 
 
+def jittered(pause_s: float, chance: Callable[[], float] = random.random) -> float:
+    """Half to one and a half of a pause: devices that lost a host together do not come back together."""
+    return pause_s * (0.5 + chance())
+
+
 class Retrying(Wrapped):
     """Repeats what met HostUnreachable, with growing, jittered pauses, for ``patience_s``; then lets the error through.
 
@@ -123,8 +128,7 @@ class Retrying(Wrapped):
             try:
                 return await work()
             except HostUnreachable:
-                # Half to one and a half: devices that lost a host together do not come back together.
-                wait_s = pause_s * (0.5 + self._chance())
+                wait_s = jittered(pause_s, self._chance)
                 if trio.current_time() + wait_s > deadline:
                     raise
             await trio.sleep(wait_s)

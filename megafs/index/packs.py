@@ -1,6 +1,6 @@
 """Statements on pack, copy and local_pack: what travels, where copies are, what lies in the cache."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import apsw
 
@@ -8,6 +8,7 @@ from megafs.index.database import Database
 from megafs.model import SHARD_BITS, WHOLE, ChunkPlace, HostId, Pack, PackId, PackNumber
 
 OPEN, CLOSED, SHIPPED = 0, 1, 2  # local_pack.state
+HASH_BYTES = 32
 COLUMNS = "number, id, epoch, stored, root, dead_since"
 
 
@@ -56,6 +57,8 @@ class Packs:
     def delete(self, number: PackNumber) -> None:
         """Forget the pack and where its copies are."""
         self._execute("DELETE FROM copy WHERE pack = ?", (number,))
+        self._execute("DELETE FROM leaf WHERE pack = ?", (number,))
+        self._execute("DELETE FROM damaged WHERE pack = ?", (number,))
         self._execute("DELETE FROM pack WHERE number = ?", (number,))
         self.delete_local(number)
 
@@ -116,6 +119,26 @@ class Packs:
     def add_copy(self, number: PackNumber, host: HostId, shard: int, root: bytes) -> None:
         self._execute("INSERT OR IGNORE INTO copy VALUES (?, ?, ?, ?, ?)", (self._new_id(), number, host, shard, root))
 
+    def leaves(self, number: PackNumber, shard: int) -> list[bytes]:
+        """The leaf hashes of a part; empty if this device does not know them."""
+        hashes = self._execute("SELECT hashes FROM leaf WHERE pack = ? AND shard = ?", (number, shard)).get or b""
+        return [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
+
+    def set_leaves(self, number: PackNumber, shard: int, hashes: Sequence[bytes]) -> None:
+        """Know them from now on. Those of the whole are of no use once the pack is in shards."""
+        if shard != WHOLE:
+            self._execute("DELETE FROM leaf WHERE pack = ? AND shard = ?", (number, WHOLE))
+        self._execute("INSERT OR REPLACE INTO leaf VALUES (?, ?, ?)", (number, shard, b"".join(hashes)))
+
+    def copies_on(self, host: HostId) -> list[tuple[PackNumber, int, bytes]]:
+        """(pack, shard, Merkle root) of every copy of a pack with live chunks that the host should have."""
+        rows = self._connection.execute(
+            "SELECT c.pack, c.shard, c.root FROM copy c JOIN pack p ON p.number = c.pack "
+            "WHERE c.host = ? AND p.stored > 0 AND p.dead_since = 0 ORDER BY c.pack, c.shard",
+            (host,),
+        )
+        return [(PackNumber(number), int(shard), root) for number, shard, root in rows]
+
     def on_host(self, host: HostId) -> tuple[int, int]:
         """(packs, bytes) that a host holds, whole or in shards, as far as the index knows."""
         row = self._execute(
@@ -175,20 +198,22 @@ class Packs:
             found.update(row[0] for row in self._connection.execute("SELECT pack FROM copy WHERE host = ?", (host,)))
         return sorted(found)
 
-    def with_other_copies(self, most: int, shards: Sequence[int]) -> list[PackNumber]:
-        """Closed packs with live chunks that have more copies than ``most``, or one that is none of ``shards``."""
+    def with_other_copies(self, most: int, shards: Sequence[int], besides: Collection[HostId] = ()) -> list[PackNumber]:
+        """Closed packs with live chunks that have more copies than ``most``, or one that is none of ``shards``; what
+        is on the hosts ``besides`` does not count."""
         kinds = ", ".join(str(int(shard)) for shard in shards)
+        counted = f"FROM copy WHERE copy.pack = pack.number AND host NOT IN ({', '.join('?' * len(besides))})"
         query = (
             "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 AND ("
-            f"EXISTS (SELECT 1 FROM copy WHERE copy.pack = pack.number AND shard NOT IN ({kinds})) "
-            "OR (SELECT count(*) FROM copy WHERE copy.pack = pack.number) > ?) ORDER BY number"
+            f"EXISTS (SELECT 1 {counted} AND shard NOT IN ({kinds})) OR (SELECT count(*) {counted}) > ?) ORDER BY number"
         )
-        return [PackNumber(row[0]) for row in self._connection.execute(query, (most,))]
+        return [PackNumber(row[0]) for row in self._connection.execute(query, (*besides, *besides, most))]
 
-    def with_fewer_copies(self, wanted: int) -> list[PackNumber]:
-        """Closed packs with live chunks that have fewer copies than that."""
+    def with_fewer_copies(self, wanted: int, besides: Collection[HostId] = ()) -> list[PackNumber]:
+        """Closed packs with live chunks that have fewer copies than that; those on the hosts ``besides`` do not
+        count."""
         query = (
-            "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 "
-            "AND (SELECT count(*) FROM copy WHERE copy.pack = pack.number) < ? ORDER BY number"
+            "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 AND (SELECT count(*) FROM copy "
+            f"WHERE copy.pack = pack.number AND host NOT IN ({', '.join('?' * len(besides))})) < ? ORDER BY number"
         )
-        return [PackNumber(row[0]) for row in self._connection.execute(query, (wanted,))]
+        return [PackNumber(row[0]) for row in self._connection.execute(query, (*besides, wanted))]

@@ -158,6 +158,38 @@ LOCAL = {
         since_s INTEGER NOT NULL,
         PRIMARY KEY (pack, host, shard)
     """,
+    # Copies that were found missing or wrong and are not yet made anew (sync.repair).
+    "damaged": """
+        pack INTEGER NOT NULL,
+        host BLOB NOT NULL,
+        since_s INTEGER NOT NULL,
+        PRIMARY KEY (pack, host)
+    """,
+    # The leaves of the Merkle trees of parts that this device made or read whole: with them any 64 KiB of a part on a
+    # host are checked alone. What lacks a row is checked by its chunks, or whole (sync.possession).
+    "leaf": """
+        pack INTEGER NOT NULL,
+        shard INTEGER NOT NULL,      -- as in copy
+        hashes BLOB NOT NULL,        -- 32 bytes for each started 64 KiB
+        PRIMARY KEY (pack, shard)
+    """,
+    # What the scrub of each host has come to (sync.scrub).
+    "scrub": """
+        host BLOB PRIMARY KEY NOT NULL,
+        due_s REAL NOT NULL,         -- when the next range is to be read; in the past: that much is to be made up for
+        last_s INTEGER NOT NULL,     -- of the last answer; 0: none yet
+        checked INTEGER NOT NULL,    -- objects looked at, of this and the following since the host joined
+        bytes INTEGER NOT NULL,      -- read for it
+        bad INTEGER NOT NULL,        -- missing, cut or wrong
+        repaired INTEGER NOT NULL    -- made anew on this host, or elsewhere
+    """,
+    # Hosts that do not answer while others do (sync.presence).
+    "absent": """
+        host BLOB PRIMARY KEY NOT NULL,
+        since_s INTEGER NOT NULL,
+        observed_s REAL NOT NULL,    -- for how long of that time others answered; 0 again once none did
+        written_off INTEGER NOT NULL -- 1: its copies do not count until it is back
+    """,
     # The newest head known of each device: what rollback and fork checks compare with.
     "head": """
         device INTEGER PRIMARY KEY,

@@ -56,7 +56,7 @@ class Vault:
 
     def forget_debts(self, host: HostId) -> None:
         """The host left the vault: nothing is owed to it, nothing is to be deleted there."""
-        for table in ("owed", "expired", "host_head", "acknowledged", "witness"):
+        for table in ("owed", "expired", "host_head", "acknowledged", "witness", "damaged", "scrub", "absent"):
             self._execute(f"DELETE FROM {table} WHERE host = ?", (host,))
 
     def add_device(self, number: int, ident: DeviceId, public: bytes, certificate: bytes) -> None:

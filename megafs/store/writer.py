@@ -14,10 +14,10 @@ import trio
 
 from megafs.config import CHUNK_BYTES, KIB
 from megafs.crypto.keys import Keyring
-from megafs.crypto.merkle import root as merkle_root
+from megafs.crypto.merkle import leaf_hashes, root_of
 from megafs.crypto.seal import digest
 from megafs.index.packs import OPEN, Packs
-from megafs.model import Bytes, ChunkId, ChunkPlace, Kind, PackId, PackNumber
+from megafs.model import WHOLE, Bytes, ChunkId, ChunkPlace, Kind, PackId, PackNumber
 from megafs.packs.codec import Codec, is_zero
 from megafs.packs.format import encode_directory, encode_footer, fits, layout, sealed_bytes
 from megafs.store.disk import Disk
@@ -294,19 +294,21 @@ class PackWriter:
         footer = self.keyring.seal(Kind.FOOTER, (pack.id,), encode_footer(where))
         disk, total = self._disk, where.stored_bytes
 
-        def finish() -> bytes:
+        def finish() -> list[bytes]:
             if pack.doubtful:
                 disk.write(pack.number, pack.synced, [disk.read(pack.number, pack.synced, pack.position - pack.synced)])
             tail = [directory, urandom(where.padding_bytes), footer]
             disk.write(pack.number, where.directory_offset, tail)
             disk.sync(pack.number)
-            return merkle_root(disk.read(pack.number, 0, total))
+            return leaf_hashes(disk.read(pack.number, 0, total))
 
         try:
-            root = await trio.to_thread.run_sync(finish)
+            leaves = await trio.to_thread.run_sync(finish)
         except BaseException:
             pack.doubtful = True
             raise
+        root = root_of(leaves)
         self._packs.close(pack.number, total, root)
+        self._packs.set_leaves(pack.number, WHOLE, leaves)
         self.full.remove(pack)
         return total, root

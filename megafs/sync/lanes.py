@@ -13,6 +13,7 @@ import trio
 from megafs.crypto.keys import STEP_IDENT
 from megafs.errors import HostError, ReadOnly, Unavailable
 from megafs.index.alarms import Alarms, Witness
+from megafs.hosts.wrappers import jittered
 from megafs.index.ledger import Ledger, Upload
 from megafs.model import HostId, Kind
 from megafs.sync.claims import Claims
@@ -99,7 +100,7 @@ class Lanes:
             except (HostError, Unavailable) as error:
                 state.error = str(error)
                 self._changed()
-                with trio.move_on_after(state.pause_s):
+                with trio.move_on_after(jittered(state.pause_s)):
                     await more.wait()
                 state.pause_s = min(2 * state.pause_s, PAUSE_MOST_S)
             else:

@@ -62,18 +62,43 @@ class Mirror:
                 await self.watch.suspicion.wait()
 
     async def complete(self, host: HostId) -> int:
-        """Put every object of the index there that it lacks, and have lost packs repaired; how many were put. A host
-        that fails meanwhile is looked at again next time."""
+        """As ``fill``; a host that fails meanwhile is looked at again next time."""
         before = self.copied
         try:
-            await self._claims.spread(host)
-            for kind, ident in list(needed_objects(self._ledger, self._stream)):
-                if not await self._objects.has(host, kind, ident):
-                    await self._copy(host, kind, ident)
-            await self._find_lost_packs(host)
+            await self.fill(host)
         except (HostError, Unavailable) as error:
             log.info("a host is not complete yet: %s", error)
         return self.copied - before
+
+    async def fill(self, host: HostId) -> None:
+        """Put every object of the index there that it lacks, and have lost packs repaired. Raises HostError,
+        Unavailable."""
+        await self._claims.spread(host)
+        for kind, ident in list(needed_objects(self._ledger, self._stream)):
+            if not await self._objects.has(host, kind, ident):
+                await self._copy(host, kind, ident)
+        await self._find_lost_packs(host)
+
+    async def mend(self, host: HostId, kind: Kind, ident: bytes) -> bool:
+        """Put one object there anew that the host lacks or has damaged; whether it did. Not if no other host has it:
+        then it was collected. Raises HostError, Unavailable."""
+        before = self.copied
+        if await self._objects.has(host, kind, ident):  # what lies there would stay
+            if not await self._claims.may_delete():
+                raise Unavailable("no majority of hosts says who writes")
+            if not await self._is_elsewhere(host, kind, ident):
+                return False
+            await self._objects.delete(host, kind, ident)
+        await self._copy(host, kind, ident)
+        return self.copied > before
+
+    async def _is_elsewhere(self, host: HostId, kind: Kind, ident: bytes) -> bool:
+        others = Objects(self._objects.keyring, {h: s for h, s in self._objects.hosts.items() if h != host})
+        try:
+            await others.read(kind, ident, lambda sealed: self._objects.keyring.open(kind, [ident], sealed))
+        except (ObjectMissing, Unavailable):
+            return False
+        return True
 
     async def _copy(self, host: HostId, kind: Kind, ident: bytes) -> None:
         def checked(sealed: bytes) -> bytes:

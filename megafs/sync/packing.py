@@ -13,8 +13,10 @@ import trio
 
 from megafs.config import Settings
 from megafs.crypto.keys import ident_pack
+from megafs.crypto.merkle import leaf_hashes, root_of
 from megafs.crypto.merkle import root as merkle_root
 from megafs.errors import Corrupt, HostError
+from megafs.hosts.wrappers import jittered
 from megafs.index.ledger import Ledger
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import HostId, HostState, Kind, Pack, PackNumber, Policy
@@ -49,20 +51,29 @@ class Landscape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """One part of a pack as a host gets it, and its Merkle root."""
+    """One part of a pack as a host gets it, its Merkle root, and the leaves below that if they were not known."""
 
     data: bytes
     root: bytes
+    leaves: Sequence[bytes] = ()
 
 
 def stored_parts(data: bytes, root: bytes, policy: Policy) -> Mapping[int, StoredPart]:
     """Thread. The parts of a pack by shard: the whole, or k + m."""
     if not policy.k:
         return {WHOLE: StoredPart(data=data, root=root)}
-    parts = shards.encode(data, policy.k, policy.m)
-    return {
-        shard: StoredPart(data=part, root=merkle_root(part)) for shard, part in zip(policy.shards, parts, strict=True)
-    }
+    found = {}
+    for shard, part in zip(policy.shards, shards.encode(data, policy.k, policy.m), strict=True):
+        leaves = leaf_hashes(part)
+        found[shard] = StoredPart(data=part, root=root_of(leaves), leaves=leaves)
+    return found
+
+
+def note_copy(packs: Packs, pack: Pack, part: Part, stored: StoredPart) -> None:
+    """A host has acknowledged a part."""
+    packs.add_copy(pack.number, part.host, part.shard, stored.root)
+    if stored.leaves:
+        packs.set_leaves(pack.number, part.shard, stored.leaves)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -220,7 +231,7 @@ class PackShipper:
                 return
             have.add(part)
             if self._packs.get(pack.number) is not None:
-                self._packs.add_copy(pack.number, part.host, part.shard, stored.root)
+                note_copy(self._packs, pack, part, stored)
                 self._ledger.pay(pack.number, part.host, part.shard)
 
         async with trio.open_nursery() as nursery:
@@ -245,4 +256,4 @@ class PackShipper:
     def _note_trouble(self, number: PackNumber, sentence: str) -> None:
         before = self.troubles.get(number)
         pause_s = RETRY_FIRST_S if before is None else min(2 * before.pause_s, RETRY_MOST_S)
-        self.troubles[number] = Trouble(sentence=sentence, retry_at=trio.current_time() + pause_s, pause_s=pause_s)
+        self.troubles[number] = Trouble(sentence=sentence, retry_at=trio.current_time() + jittered(pause_s), pause_s=pause_s)

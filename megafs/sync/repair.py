@@ -3,6 +3,9 @@
 Copy rows, owed rows and the hosts' states in; parts put, rows changed. The bytes come from the local file or from any
 host that has them right; they are checked against the pack's root before they go anywhere. Removing a surplus copy is
 a delete and asks the majority first.
+
+What is missing is made at any hour; what merely lies elsewhere than the policy now says (policy changed, a host being
+drained, one that came back) is moved in the hours that the owner leaves for it.
 """
 
 import logging
@@ -13,6 +16,7 @@ import trio
 from megafs.crypto.keys import ident_pack
 from megafs.crypto.merkle import root as merkle_root
 from megafs.errors import Corrupt, HostError, MegaFSError, Unavailable
+from megafs.index.care import Care
 from megafs.index.ledger import Ledger
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import HostId, Kind, Pack, PackNumber, Policy, shard_parts
@@ -21,7 +25,7 @@ from megafs.placement import WHOLE, Part, steps
 from megafs.store.disk import Disk
 from megafs.sync.claims import Claims
 from megafs.sync.objects import Objects
-from megafs.sync.packing import Landscape, StoredPart, stored_parts
+from megafs.sync.packing import Landscape, StoredPart, note_copy, stored_parts
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +42,33 @@ class Repairer:
         *,
         objects: Objects,
         ledger: Ledger,
+        care: Care,
         packs: Packs,
         disk: Disk,
         landscape: Landscape,
         claims: Claims,
         clock: Callable[[], float],
         changed: Callable[[], None] = lambda: None,
+        may_move: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``may_move`` says whether this is an hour for work that can wait."""
         self._objects, self._ledger, self._packs, self._disk = objects, ledger, packs, disk
         self._landscape, self._claims, self._clock, self._changed = landscape, claims, clock, changed
-        self._lost: set[tuple[PackNumber, HostId]] = set()
-        self._woken = trio.Event()
+        self._may_move, self._care = may_move, care
+        self._woken, self._over = trio.Event(), trio.Event()
+        self._is_running = False
         self.made = 0
 
     def note_damage(self, pack: Pack, host: HostId) -> None:
         """A reader found that the host's copy is missing or wrong: it is made anew."""
-        self._lost.add((pack.number, host))
+        self._care.note_damaged(pack.number, host, int(self._clock()))
         self._woken.set()
+
+    async def mended(self) -> None:
+        """Return once a round that began after this call is over."""
+        for _ in range(2 if self._is_running else 1):
+            self._woken.set()
+            await self._over.wait()
 
     def wake(self) -> None:
         """A host may be back."""
@@ -66,26 +80,34 @@ class Repairer:
             with trio.move_on_after(LOOK_EVERY_S):
                 await self._woken.wait()
             self._woken = trio.Event()
+            self._is_running = True
             if not self._claims.is_lost:
                 try:
                     await self.run_once()
                 except MegaFSError as error:
                     log.warning("repair pauses: %s", error)
+            self._is_running = False
+            self._over.set()
+            self._over = trio.Event()
 
     def due(self) -> list[PackNumber]:
         """Packs that may have less than the policy wants, or are on hosts that should no longer have them."""
         states = {state.spec.id: state for state in self._landscape.states()}
         now_s = self._clock()
-        due = {number for number, _ in self._lost}
+        due = {number for number, _ in self._care.damaged()}
         for debt in self._ledger.owed():
             state = states.get(debt.host)
-            if state is None or state.healthy or now_s - debt.since_s > GIVE_UP_S:
+            if state is None or state.is_usable or (not state.written_off and now_s - debt.since_s > GIVE_UP_S):
                 due.add(debt.pack)
-        leaving = {host for host, state in states.items() if state.spec.state != "active"}
-        due.update(self._packs.on_hosts(leaving))
+        gone = {host for host, state in states.items() if state.spec.state == "gone"}
+        absent = {host for host, state in states.items() if state.written_off}
         policy = self._landscape.policy()
-        due.update(self._packs.with_fewer_copies(min(policy.places, len(states) - len(leaving))))
-        due.update(self._packs.with_other_copies(policy.places, policy.shards))  # the policy was changed
+        count = sum(state.spec.state == "active" and not state.written_off for state in states.values())
+        due.update(self._packs.on_hosts(gone))
+        due.update(self._packs.with_fewer_copies(min(policy.places, count), absent))
+        if self._may_move():
+            due.update(self._packs.on_hosts(host for host, each in states.items() if each.spec.state == "draining"))
+            due.update(self._packs.with_other_copies(policy.places, policy.shards, absent))  # the policy was changed
         return sorted(due)
 
     async def run_once(self) -> int:
@@ -108,13 +130,14 @@ class Repairer:
         pack, local = self._packs.get(number), self._packs.local(number)
         if pack is None or not pack.stored_bytes or pack.dead_since_s or (local is not None and local[1] != SHIPPED):
             return  # dead, or still on its way: shipping cares for it
-        policy = self._landscape.policy()
-        lost = {host for lost, host in self._lost if lost == number}
+        policy, states = self._landscape.policy(), {state.spec.id: state for state in self._landscape.states()}
+        lost = {host for damaged, host in self._care.damaged() if damaged == number}
         have = [Part(host, shard) for host, shard, _ in self._packs.copies(number) if host not in lost]
-        plan = steps(self._landscape.states(), policy, pack.id, have)
+        plan = steps(list(states.values()), policy, pack.id, have)
         for part in plan.forget:
             self._packs.delete_copy(number, part.host, part.shard)
-        reachable = [part for part in plan.make if part.host in self._objects.hosts]
+        # A host that does not answer is found out about by others: reading 16 MiB for it would be in vain.
+        reachable = [part for part in plan.make if part.host in self._objects.hosts and states[part.host].is_usable]
         if reachable:
             try:
                 parts = await self._parts(pack, policy, lost)
@@ -122,20 +145,32 @@ class Repairer:
                 log.warning("pack %d cannot be repaired now: %s", number, error)
                 return
             await self._make(pack, parts, reachable)
-        if not [part for part in plan.make if part not in self._present(number)]:
+        if not [part for part in plan.make if part not in self._present(number, lost)]:
             self._ledger.forget_owed(number)
-            self._lost = {(lost, host) for lost, host in self._lost if lost != number}
+            self._give_up(pack, lost)
             await self._remove(pack, plan.remove)
 
-    def _present(self, number: PackNumber) -> set[Part]:
-        return {Part(host, shard) for host, shard, _ in self._packs.copies(number)}
+    def _give_up(self, pack: Pack, hosts: Iterable[HostId]) -> None:
+        """The pack is complete without the damaged copies that are still there."""
+        for host in hosts:
+            if self._care.is_damaged(pack.number, host):
+                for where, shard, _ in self._packs.copies(pack.number):
+                    if where == host:
+                        self._packs.delete_copy(pack.number, host, shard)
+                        self._ledger.expire(Kind.PACK, ident_pack(pack.id, shard), [host])
+                self._care.forget_damaged(pack.number, host)
+                self._care.count_repaired(host)
+
+    def _present(self, number: PackNumber, lost: Iterable[HostId]) -> set[Part]:
+        damaged = {host for host in lost if self._care.is_damaged(number, host)}
+        return {Part(host, shard) for host, shard, _ in self._packs.copies(number) if host not in damaged}
 
     async def _make(self, pack: Pack, parts: Mapping[int, StoredPart], wanted: Iterable[Part]) -> None:
         for part in wanted:
             stored = parts[part.shard]
             ident = ident_pack(pack.id, part.shard)
             try:
-                if (pack.number, part.host) in self._lost:
+                if self._care.is_damaged(pack.number, part.host):
                     # A host that keeps what it has under a name would keep the damage.
                     if not await self._claims.may_delete():
                         continue
@@ -145,9 +180,11 @@ class Repairer:
                 log.info("a copy of pack %d is still owed: %s", pack.number, error)
                 self._ledger.owe(pack.number, part.host, int(self._clock()), part.shard)
                 continue
-            self._packs.add_copy(pack.number, part.host, part.shard, stored.root)
+            note_copy(self._packs, pack, part, stored)
             self._ledger.pay(pack.number, part.host, part.shard)
-            self._lost.discard((pack.number, part.host))
+            if self._care.is_damaged(pack.number, part.host):
+                self._care.forget_damaged(pack.number, part.host)
+                self._care.count_repaired(part.host)
             self.made += 1
 
     async def _remove(self, pack: Pack, surplus: Iterable[Part]) -> None:
@@ -174,7 +211,7 @@ class Repairer:
             except HostError:
                 continue
             if await trio.to_thread.run_sync(merkle_root, data) != root:
-                self._lost.add((pack.number, host))
+                self._care.note_damaged(pack.number, host, int(self._clock()))
                 continue
             if shard == WHOLE:
                 return data

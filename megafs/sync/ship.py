@@ -5,7 +5,8 @@ and freezes (pace says when, stream what); packs and lanes carry out. Nothing he
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,11 +81,14 @@ class Shipper:
         landscape: Landscape,
         clock: Callable[[], float],
         lost: Callable[[], None] = lambda: None,
+        may_ship: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``lost`` is called once another device has taken the vault over."""
+        """``lost`` is called once another device has taken the vault over; ``may_ship`` says whether this is an hour
+        for shipping, if nobody waits for it."""
         self._objects, self._ledger, self.stream, self.claims = objects, ledger, stream, claims
         self.packing, self._commits, self._landscape, self._clock = packing, commits, landscape, clock
-        self._lost = lost
+        self._lost, self._may_ship = lost, may_ship
+        self._waiting = 0  # how many wait for everything to be shipped
         self.lanes = Lanes(objects, ledger, alarms, claims, changed=self.wake, lost=self._on_lost)
         self.boundary = 0  # no commit object crosses this outbox row (sync.checkpoint)
         self.boundary_step: Step | None = None  # the commit object that ended there
@@ -166,6 +170,8 @@ class Shipper:
             closed = tuple(self.packing.closed)
             await self._commits.durable_now()
             self.packing.made_durable(closed)
+        if not self._may_ship() and not self._waiting:
+            return
         self.packing.launch(nursery)
         await self._freeze_commits()
         await self._freeze_heads()
@@ -214,15 +220,23 @@ class Shipper:
         """Objects were frozen elsewhere (checkpoints): make them durable and send them."""
         await self._let_go()
 
+    def _counted(self) -> set[HostId]:
+        """The hosts that are waited for: one that is written off gets what it lacks once it is back (sync.presence)."""
+        away = {state.spec.id for state in self._landscape.states() if state.written_off}
+        return set(self._objects.hosts) - away
+
     def _forget_complete(self) -> None:
-        for n in self._ledger.complete_uploads(len(self._objects.hosts)):
-            if n not in self._headless and set(self._objects.hosts) <= self._ledger.acknowledged_by(n):
+        hosts = self._counted()
+        for n in self._ledger.complete_uploads(len(hosts)):
+            if n not in self._headless and hosts <= self._ledger.acknowledged_by(n):
                 self._ledger.forget_upload(n)
 
     def _pause_s(self) -> float:
         """How long nothing can become due. Infinity is fine: new durable commits wake the loop."""
         if self.claims.is_lost:
             return float("inf")
+        if not self._may_ship() and not self._waiting:
+            return OPEN_PACK_TICK_S
         pauses = [max(0.0, self.packing.next_retry() - trio.current_time())]
         if self._ledger.first_unshipped_pack() is not None:
             pauses.append(OPEN_PACK_TICK_S)
@@ -236,16 +250,25 @@ class Shipper:
         """What is left of everything up to that pack and outbox row (None: of all that exists)."""
         packs = [number for number in self._ledger.unshipped_packs() if pack is None or number <= pack]
         rows = self._ledger.count_waiting(self._ledger.newest_outbox() if outbox_n is None else outbox_n)
-        newest = self._ledger.newest_upload()
-        lacking = {host: self._ledger.lacking(host, newest) for host in self._objects.hosts}
+        newest, hosts = self._ledger.newest_upload(), self._counted()
+        lacking = {host: self._ledger.lacking(host, newest) for host in sorted(hosts)}
         owed: dict[HostId, int] = {}
-        for debt in self._ledger.owed():
+        for debt in (debt for debt in self._ledger.owed() if debt.host in hosts):
             owed[debt.host] = owed.get(debt.host, 0) + 1
         return Backlog(packs=len(packs), commits=rows + len(self._headless), lacking=lacking, owed=owed)
 
     async def until_shipped(self, patience_s: float) -> AsyncIterator[Backlog]:
         """Ship everything that exists now; yields what is left whenever that changes. Raises Incomplete once nothing
         has moved for ``patience_s``, ReadOnly if another device took the vault over."""
+        self._waiting += 1
+        try:
+            async with aclosing(self._until_shipped(patience_s)) as steps:
+                async for left in steps:
+                    yield left
+        finally:
+            self._waiting -= 1
+
+    async def _until_shipped(self, patience_s: float) -> AsyncGenerator[Backlog, None]:
         await self._commits.durable_now()
         self.packing.retire_now()
         pack = self._ledger.newest_local_pack()

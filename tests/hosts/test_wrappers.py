@@ -8,7 +8,7 @@ import trio
 from megafs.config import PACK_BYTES
 from megafs.errors import HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts import stacked
-from megafs.hosts.measured import Measured
+from megafs.hosts.measured import FULL_S, Measured
 from megafs.hosts.wrappers import Limited, Retrying, Timed, TokenBucket, Wrapped
 from tests.contracts.host import NAME, OTHER, listed
 from tests.support.hosts import CountingHost, DyingHost, Evil, EvilHost, FlakyHost, MemoryHost, SlowHost
@@ -17,11 +17,13 @@ from tests.support.hosts import CountingHost, DyingHost, Evil, EvilHost, FlakyHo
 class Refusing(Wrapped):
     """Raises what it is told to."""
 
-    error: Exception = HostRefused("refusing: no")
+    error: Exception | None = HostRefused("refusing: no")
 
     async def around(self, request, work):
         await trio.lowlevel.checkpoint()
-        raise self.error
+        if self.error is not None:
+            raise self.error
+        return await work()
 
 
 async def test_retrying_outlives_a_bad_spell(autojump_clock) -> None:
@@ -215,7 +217,7 @@ async def test_a_read_that_is_given_up_makes_the_host_look_slow(autojump_clock) 
 async def test_the_breaker_opens_probes_and_closes(autojump_clock) -> None:
     dying = DyingHost(MemoryHost())
     counting = CountingHost(dying)
-    host = Measured(counting, label="m", failures=3, probe_s=10, probe_most_s=25)
+    host = Measured(counting, label="m", failures=3, probe_s=10, probe_most_s=25, chance=lambda: 0.5)
     for _ in range(3):
         assert host.healthy
         with pytest.raises(HostUnreachable):
@@ -243,7 +245,7 @@ async def test_the_breaker_opens_probes_and_closes(autojump_clock) -> None:
 async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_way(autojump_clock) -> None:
     slow = SlowHost(MemoryHost())
     dying = DyingHost(slow)
-    host = Measured(dying, label="m", failures=1, probe_s=10)
+    host = Measured(dying, label="m", failures=1, probe_s=10, chance=lambda: 0.5)
     with pytest.raises(HostUnreachable):
         await host.head(NAME)
     await trio.sleep(10)
@@ -269,17 +271,44 @@ async def test_an_answer_is_not_a_failure(error) -> None:
         with pytest.raises(type(error)):
             await host.put(NAME, b"x")
     assert host.healthy
+    assert host.refusing is isinstance(error, HostRefused)
     assert host.full is isinstance(error, HostFull)
     assert host.last_error == ("" if isinstance(error, ObjectMissing) else str(error))
 
 
-async def test_a_full_host_is_full_until_a_put_succeeds() -> None:
-    host = Measured(MemoryHost(space_bytes=10), label="m")
-    with pytest.raises(HostFull):
-        await host.put(NAME, bytes(11))
-    assert host.full
+async def test_a_full_host_is_full_until_it_takes_as_much_as_it_refused(autojump_clock) -> None:
+    host = Measured(MemoryHost(space_bytes=20), label="m")
     await host.put(NAME, bytes(10))
+    with pytest.raises(HostFull):
+        await host.put(NAME[::-1], bytes(12))
+    assert host.full
+    await host.put(NAME[::-1], bytes(1))  # a commit still fits where a pack does not
+    assert host.full
+    await host.delete(NAME)
+    await host.put(NAME, bytes(12))
     assert not host.full
+    with pytest.raises(HostFull):
+        await host.put(NAME[1:], bytes(12))
+    assert host.full
+    await trio.sleep(FULL_S)  # its owner may have made room, which nobody tells
+    assert not host.full
+
+
+async def test_who_refuses_everything_is_told_from_who_refuses_deletes() -> None:
+    refusing = Refusing(MemoryHost())
+    refusing.error = HostRefused("h: no")
+    host = Measured(refusing, label="m", failures=2)
+    for _ in range(5):
+        with pytest.raises(HostRefused):
+            await host.delete(NAME)
+    assert not host.refusing
+    for _ in range(2):
+        with pytest.raises(HostRefused):
+            await host.head(NAME)
+    assert host.refusing
+    refusing.error = None
+    await host.put(NAME, b"x")
+    assert not host.refusing
 
 
 async def test_the_stack_waits_for_shipping_and_does_not_for_reading(autojump_clock) -> None:

@@ -12,6 +12,7 @@ from megafs.config import Settings
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
 from megafs.crypto.keys import Keyring
 from megafs.index.alarms import Alarms
+from megafs.index.care import Care
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
@@ -109,6 +110,7 @@ class Device:
             Vault(self.database),
             Ledger(self.database.connection),
         )
+        self.care = Care(self.database.connection)
         self.inodes, self.extents = Inodes(self.database), Extents(self.database)
         self.alarms = Alarms(self.database.connection)
         if is_new and signer.device == 1:

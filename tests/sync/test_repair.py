@@ -25,6 +25,7 @@ def repairer(device: Device) -> Repairer:
     return Repairer(
         objects=device.objects,
         ledger=device.ledger,
+        care=device.care,
         packs=device.packs,
         disk=device.disk,
         landscape=device.world.landscape,

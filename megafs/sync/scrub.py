@@ -1,0 +1,210 @@
+"""Hosts are asked for random parts of what they were given, all day; what is missing or wrong is made anew.
+
+Copy rows and the ledger in; reads, counts and damage out. 360 objects a host and day, each drawn from all of them: if
+1 % are lost, a day without finding one has the probability 0.99 ** 360 = 2.7 %. Drawn anew each time, because a host
+that sees which were looked at could lose just those. What was not done while the vault was not mounted, the host away,
+or the hours not right, is made up for afterwards, a day's worth at most. Where one is bad, more are: then each object
+of that host is looked at. On demand all of that is done at once (``sweep``).
+"""
+
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable, Collection
+from dataclasses import dataclass, field
+
+import trio
+
+from megafs.errors import HostError, MegaFSError
+from megafs.index.care import Care
+from megafs.index.ledger import Ledger
+from megafs.index.packs import Packs
+from megafs.model import HostId, Kind, PackNumber
+from megafs.sync.claims import Claims
+from megafs.sync.joining import needed_objects
+from megafs.sync.mirror import Mirror
+from megafs.sync.possession import WRONG, Copy, Examiner
+from megafs.sync.repair import Repairer
+from megafs.sync.stream import Stream
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+A_DAY = 360  # objects of each host; 300 would be enough for 95 %, the rest pays for hours with the host away
+TICK_S = 5.0  # so fast is made up for what was missed: a day's worth in half an hour
+RECOUNT_S = 3600.0  # what lies on a host is listed anew this often
+AT_ONCE = 4  # objects of a sweep
+WHOLE_AT_ONCE = 2  # of a full one: each is a pack in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object that a host should have: a part of a pack, or one of the index."""
+
+    host: HostId
+    pack: PackNumber = PackNumber(0)
+    shard: int = 0
+    root: bytes = b""
+    kind: Kind = Kind.PACK
+    ident: bytes = b""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What one sweep found on one host. Owner: the sweep."""
+
+    checked: int = 0
+    bytes: int = 0
+    bad: int = 0
+    repaired: int = 0
+    is_silent: bool = False
+    damaged: list[PackNumber] = field(default_factory=list)
+
+
+class Scrubber:
+    """Owner of the lists of what lies where, and of the hosts under suspicion."""
+
+    def __init__(
+        self,
+        *,
+        examiner: Examiner,
+        care: Care,
+        ledger: Ledger,
+        packs: Packs,
+        stream: Stream,
+        claims: Claims,
+        mirror: Mirror,
+        repairer: Repairer,
+        hosts: Callable[[], Collection[HostId]],
+        clock: Callable[[], float],
+        chance: random.Random,
+        may_run: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``hosts`` are those that should have something now; ``may_run`` says whether this is an hour for it."""
+        self._examiner, self._care, self._ledger, self._packs = examiner, care, ledger, packs
+        self._stream, self._claims, self._mirror, self._repairer = stream, claims, mirror, repairer
+        self._hosts, self._clock, self._chance, self._may_run = hosts, clock, chance, may_run
+        self._listed: dict[HostId, tuple[float, list[Item]]] = {}
+        self._suspects: set[HostId] = set()
+
+    async def run(self) -> None:
+        """Look until cancelled, or until another device writes."""
+        while not self._claims.is_lost:
+            await trio.sleep(TICK_S * (0.5 + self._chance.random()))
+            if self._may_run():
+                await self.tick()
+
+    async def tick(self) -> None:
+        """One object of each host whose turn it is; a sweep of those where something was bad."""
+        async with trio.open_nursery() as nursery:
+            for host in self._due():
+                nursery.start_soon(self._sample, host)
+        for host in sorted(self._suspects & set(self._hosts())):
+            self._suspects.discard(host)
+            async for _ in self.sweep([host], {}, full=False):
+                pass
+
+    def _due(self) -> list[HostId]:
+        now_s, due = self._clock(), []
+        for host in self._hosts():
+            due_s = self._care.scrubbed(host).due_s
+            if not due_s or due_s > now_s + 2 * DAY_S / A_DAY:  # new, or the clock was set back
+                self._care.set_due(host, now_s + self._chance.random() * DAY_S / A_DAY)
+            elif due_s <= now_s:
+                due.append(host)
+        return due
+
+    async def _sample(self, host: HostId) -> None:
+        items = self._items(host)
+        if items and not await self._look(self._chance.choice(items), full=False, tally=(tally := Tally())):
+            return  # it is asked again at the next tick
+        if items and tally.bad:
+            self._suspects.add(host)
+        now_s, due_s = self._clock(), self._care.scrubbed(host).due_s
+        step_s = DAY_S / A_DAY * (0.5 + self._chance.random())
+        self._care.set_due(host, max(due_s, now_s - DAY_S) + step_s)
+
+    def _items(self, host: HostId, *, anew: bool = False) -> list[Item]:
+        """What the host should have, as listed not long ago."""
+        made_s, items = self._listed.get(host, (-RECOUNT_S, []))
+        now_s = trio.current_time()
+        if anew or not items or made_s + RECOUNT_S <= now_s:
+            items = [Item(host, pack, shard, root) for pack, shard, root in self._packs.copies_on(host)]
+            lacking = {
+                (kind, ident)
+                for n, kind, ident in self._ledger.uploads()
+                if host not in self._ledger.acknowledged_by(n)
+            }
+            items += [
+                Item(host, kind=kind, ident=ident)
+                for kind, ident in needed_objects(self._ledger, self._stream)
+                if (kind, ident) not in lacking
+            ]
+            self._listed[host] = now_s, items
+        return items
+
+    async def sweep(
+        self, hosts: Collection[HostId], tallies: dict[HostId, Tally], *, full: bool
+    ) -> AsyncGenerator[tuple[int, int], None]:
+        """Look at every object of these hosts, in random order; yields (done, of how many) and fills ``tallies``. What
+        is bad has been made anew when this ends, as far as it can be now. A host that does not answer is left."""
+        tallies.update({host: Tally() for host in hosts})
+        items = [item for host in hosts for item in self._items(host, anew=True)]
+        self._chance.shuffle(items)
+        batch = WHOLE_AT_ONCE if full else AT_ONCE
+
+        async def one(item: Item) -> None:
+            tally = tallies[item.host]
+            if not tally.is_silent:
+                tally.is_silent = not await self._look(item, full=full, tally=tally)
+
+        for start in range(0, len(items), batch):
+            yield start, len(items)
+            async with trio.open_nursery() as nursery:
+                for item in items[start : start + batch]:
+                    nursery.start_soon(one, item)
+        if any(tally.damaged for tally in tallies.values()):
+            await self._repairer.mended()
+        for host, tally in tallies.items():
+            tally.repaired += sum(not self._care.is_damaged(number, host) for number in tally.damaged)
+        yield len(items), len(items)
+
+    async def _look(self, item: Item, *, full: bool, tally: Tally) -> bool:
+        """Look at one object, count, note what is bad; whether the host answered."""
+        pack = self._packs.get(item.pack) if item.kind is Kind.PACK else None
+        try:
+            if item.kind is not Kind.PACK:
+                look = await self._examiner.look_at_object(item.host, item.kind, item.ident)
+            elif pack is None or pack.dead_since_s or self._care.is_damaged(item.pack, item.host):
+                return True  # it went meanwhile, or is known
+            else:
+                copy = Copy(pack=pack, host=item.host, shard=item.shard, root=item.root)
+                look = await self._examiner.look_at(copy, full=full)
+        except HostError as error:
+            log.debug("a host cannot be looked at: %s", error)
+            return False
+        is_bad = bool(look.wrong) and await self._is_real(item, look.wrong, tally)
+        tally.checked, tally.bytes, tally.bad = tally.checked + 1, tally.bytes + look.bytes, tally.bad + is_bad
+        self._care.count(item.host, now_s=int(self._clock()), checked=1, size=look.bytes, bad=int(is_bad))
+        return True
+
+    async def _is_real(self, item: Item, wrong: str, tally: Tally) -> bool:
+        """Whether something is bad, not merely moved meanwhile; then it is noted or mended."""
+        if item.kind is Kind.PACK:
+            copies = self._packs.copies(item.pack)
+            pack = self._packs.get(item.pack)
+            if pack is None or not any((host, shard) == (item.host, item.shard) for host, shard, _ in copies):
+                return False
+            self._repairer.note_damage(pack, item.host)
+            tally.damaged.append(item.pack)
+            log.info("host %s: %s (pack %d)", item.host.hex()[:8], wrong, item.pack)
+            return True
+        try:
+            is_mended = await self._mirror.mend(item.host, item.kind, item.ident)
+        except MegaFSError as error:
+            log.info("host %s: %s, and cannot be mended now: %s", item.host.hex()[:8], wrong, error)
+            return True
+        if is_mended:
+            tally.repaired += 1
+            self._care.count_repaired(item.host)
+            log.info("host %s: %s; put there again", item.host.hex()[:8], wrong)
+        return is_mended or wrong == WRONG  # what is missing everywhere was collected
