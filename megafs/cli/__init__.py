@@ -21,6 +21,7 @@ from megafs.cli import (
     policy,
     recovery_key,
     rotate,
+    scrub,
     slots,
     status,
     sync,
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 COMMANDS = [create, mount, status, sync, unmount, attach, hosts, devices, rotate, policy, pin, unpin, fetch]
-for command in (*COMMANDS, check, alarms, doctor):
+for command in (*COMMANDS, check, scrub, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
 app.command("recovery-key", epilog=EPILOG)(recovery_key.run)
 app.command("passphrase", epilog=EPILOG)(slots.run)  # the module of this name says where one comes from

@@ -208,14 +208,24 @@ def _secrets(paths: VaultPaths, url: str, file: Path | None) -> None:
 
 
 def lines(hosts: Sequence[HostReport]) -> list[str]:
-    """A table with a heading, and under a host its last error."""
+    """A table with a heading, and under a host since when it is away, its last error, and what scrub found."""
     text = table([COLUMNS, *(cells(host) for host in hosts)])
     found = text[:1]
     for host, line in zip(hosts, text[1:], strict=True):
         found.append(line)
+        if host.away_since_s:
+            found.append(f"  away since {terminal.time_text(host.away_since_s)}")
+        if host.scrubbed_s:
+            found.append(f"  scrubbed {terminal.time_text(host.scrubbed_s)}: {scrub_text(host)}")
         if host.last_error:
             found.append(f"  last error: {host.last_error}")
     return found
+
+
+def scrub_text(host: HostReport) -> str:
+    """What scrub has come to on one host."""
+    found = f"{host.scrub_checked} objects checked, {host.scrub_bad} bad"
+    return f"{found}, {host.scrub_repaired} repaired" if host.scrub_bad else found
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -107,6 +107,10 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         text.append("  offline     too few hosts answer: what is not here cannot be read")
     if status.chunks_healed:
         text.append(f"  healed      {status.chunks_healed} damaged chunks of the cache, from the hosts")
+    if status.shipping_from:
+        text.append(f"  shipping    rests until {status.shipping_from}")
+    if status.background_from:
+        text.append(f"  background  rests until {status.background_from}")
     if status.read_only:
         text.append(f"  read-only   {status.read_only}")
     if status.alarms:

@@ -30,6 +30,11 @@ def note(text: str) -> None:
     print(f"megafs: {text}", file=sys.stderr, flush=True)
 
 
+def time_text(seconds: int) -> str:
+    """A moment, in local time, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
 def size_text(count: int) -> str:
     """``count`` bytes with three digits at least: 1536 is ``1.5 KiB``."""
     value = float(count)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from megafs import canonical, errors
 from megafs.config import CONTROL_LINE_BYTES
+from megafs.control.scrubbed import Scrubbed
 from megafs.errors import Corrupt, MegaFSError
 from megafs.model import Finding
 
@@ -44,9 +45,9 @@ class HostAsk:
 class Request:
     """What the client wants: ``call`` names a handler of the daemon."""
 
-    call: str  # status, hosts, devices, unshipped, sync, check, add, remove, drain, test, plan, policy, alarms, pin, …
+    call: str  # status, hosts, devices, unshipped, sync, check, add, remove, drain, test, plan, policy, scrub, …
     local: bool = False  # of sync: only until this device has it on disk
-    full: bool = False  # of check: everything, not samples
+    full: bool = False  # of check: everything, not samples; of scrub: every object whole
     repair: bool = False  # of check: mend what loses nothing
     host: HostAsk = HostAsk()
     page: int = 0  # of unshipped
@@ -117,7 +118,7 @@ class HostReport:
 
     label: str
     url: str
-    state: str  # ok, unreachable, refused, full, draining, gone
+    state: str  # ok, unreachable, refused, full, written off, draining, gone
     stored_bytes: int
     free_bytes: Annotated[int, canonical.Between(-1, 1 << 62)] = -1  # -1: the host does not say
     objects: int
@@ -125,6 +126,11 @@ class HostReport:
     limit_bytes: int = 0  # that the owner set; 0: none
     latency_ms: int = 0
     last_error: str = ""  # empty: none since the mount
+    away_since_s: int = 0  # does not answer while others do; 0: it does
+    scrubbed_s: int = 0  # when one of its objects was looked at last; 0: never
+    scrub_checked: int = 0  # objects, since it joined; the following of them
+    scrub_bad: int = 0
+    scrub_repaired: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +159,8 @@ class Status:
     hosts: tuple[HostReport, ...] = ()
     phrase: str = ""  # checkpoint phrase of the newest commit that a host has confirmed; empty: none has
     alarms: tuple[AlarmReport, ...] = ()  # not acknowledged
+    background_from: str = ""  # when scrub, compaction and moving begin again; empty: they may run now
+    shipping_from: str = ""  # and shipping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +336,7 @@ Message = (
     | Synced
     | Checked
     | Pinned
+    | Scrubbed
     | Failure
 )
 KINDS: dict[str, type[Message]] = {
@@ -345,6 +354,7 @@ KINDS: dict[str, type[Message]] = {
     "synced": Synced,
     "checked": Checked,
     "pinned": Pinned,
+    "scrubbed": Scrubbed,
     "failure": Failure,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}

@@ -13,10 +13,11 @@ from megafs.daemon import alarmcalls
 from megafs.daemon.check import beside
 from megafs.daemon.devices import listed
 from megafs.daemon.engine import Engine
-from megafs.daemon.keeping import deep_epoch
+from megafs.daemon.keeping import deep_epoch, minute_of_day
 from megafs.daemon.unshipped import unshipped
 from megafs.errors import DiskError, HostError
 from megafs.fuse.operations import Operations
+from megafs.hours import opens
 from megafs.index.database import SICK
 from megafs.index.packs import live_before
 from megafs.model import HostSpec
@@ -43,12 +44,15 @@ class Calls:
         engine = self._engine
         stack = engine.stacks.get(spec.id)
         measured = stack.measured if stack is not None else None
+        absence, scrubbed = engine.care.absences().get(spec.id), engine.care.scrubbed(spec.id)
         if measured is None or spec.state != "active":
             state = spec.state
-        elif measured.full:
-            state = "full"
+        elif absence is not None and absence.written_off:
+            state = "written off"
+        elif measured.answers:
+            state = "full" if measured.full else "ok"
         else:
-            state = "ok" if measured.healthy and not measured.last_error else "unreachable"
+            state = "refused" if measured.refusing else "unreachable"
         packs, stored = engine.packs.on_host(spec.id)
         free = engine.space.free.get(spec.id)
         return HostReport(
@@ -62,6 +66,11 @@ class Calls:
             limit_bytes=spec.limit_bytes,
             latency_ms=int(measured.latency_s * 1000) if measured else 0,
             last_error=measured.last_error if measured else "",
+            away_since_s=absence.since_s if absence is not None else 0,
+            scrubbed_s=scrubbed.last_s,
+            scrub_checked=scrubbed.checked,
+            scrub_bad=scrubbed.bad,
+            scrub_repaired=scrubbed.repaired,
         )
 
     async def status(self, request: Request) -> AsyncGenerator[Message, None]:
@@ -107,6 +116,8 @@ class Calls:
             hosts=tuple(self._report(spec) for spec in engine.vault.hosts()),
             phrase=alarmcalls.phrase(engine),
             alarms=alarmcalls.still_open(engine),
+            background_from=opens(engine.settings.background_hours, minute_of_day()),
+            shipping_from=opens(engine.settings.ship_hours, minute_of_day()),
         )
 
     async def hosts(self, request: Request) -> AsyncGenerator[Message, None]:

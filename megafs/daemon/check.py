@@ -14,9 +14,9 @@ from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index
 from megafs.daemon.hosts import Opener, connected
+from megafs.index.care import Care
 from megafs.index.database import Database
 from megafs.index.extents import Extents
-from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.index.vault import Vault
 from megafs.model import HostId, Pack
@@ -91,7 +91,7 @@ async def _alone(
     show: Callable[[Progress], None],
 ) -> Checked:
     settings = settings_from(paths.settings.read_text())
-    packs, vault, ledger, disk = Packs(database), Vault(database), Ledger(database.connection), Disk(paths.packs)
+    packs, vault, care, disk = Packs(database), Vault(database), Care(database.connection), Disk(paths.packs)
 
     async def durable_now() -> None:
         database.commit(packs.newest())
@@ -99,8 +99,7 @@ async def _alone(
 
     def lost_copy(pack: Pack, host: HostId, shard: int) -> None:
         """The next mount makes it anew."""
-        packs.delete_copy(pack.number, host, shard)
-        ledger.owe(pack.number, host, int(time.time()), shard)
+        care.note_damaged(pack.number, host, int(time.time()))
 
     result: Checked | None = None
     async with connected(vault.hosts(), Opener(settings, partial(secrets.read, paths, device.keyring))) as stacks:

@@ -13,6 +13,7 @@ from megafs.files.namespace import Namespace
 from megafs.files.xattrs import Xattrs
 from megafs.hosts import Stack
 from megafs.index.alarms import Alarms
+from megafs.index.care import Care
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
@@ -48,21 +49,22 @@ class Takeover:
 class Space:
     """What hosts say they have free, as statfs and placement need it. Owner of the last answers."""
 
-    def __init__(self, vault: Vault, stacks: Mapping[HostId, Stack], packs: Packs) -> None:
-        self._vault, self._stacks, self._packs = vault, stacks, packs
+    def __init__(self, vault: Vault, stacks: Mapping[HostId, Stack], packs: Packs, care: Care) -> None:
+        self._vault, self._stacks, self._packs, self._care = vault, stacks, packs, care
         self._counted: dict[HostId, tuple[int, int]] = {}  # newest copy row when counted, bytes
         self.free: dict[HostId, int | None] = {}
         self.used: dict[HostId, int] = {}
 
     def states(self) -> list[HostState]:
         """Every host as placement sees it now."""
-        states = []
+        states, away = [], self._care.written_off()
         for spec in self._vault.hosts():
             stack = self._stacks.get(spec.id)
             states.append(
                 HostState(
                     spec=spec,
-                    healthy=stack is not None and stack.measured.healthy,
+                    healthy=stack is not None and stack.measured.healthy and not stack.measured.refusing,
+                    written_off=spec.id in away,
                     full=stack is not None and stack.measured.full,
                     used_bytes=self._used(spec),
                     free_bytes=self.free.get(spec.id),
@@ -114,7 +116,7 @@ class Engine:
         self.paths, self.device, self.database, self.stacks = paths, device, database, stacks
         self.vault, self.packs, self.ledger = Vault(database), Packs(database), Ledger(database.connection)
         self.inodes, self.extents = Inodes(database), Extents(database)
-        self.alarms = Alarms(database.connection)
+        self.alarms, self.care = Alarms(database.connection), Care(database.connection)
         self.disk = disk or Disk(paths.packs)
         database.sync_wal()  # after a kill it may hold commits that no disk has yet: resume removes files on their word
         self.writer = PackWriter(
@@ -149,7 +151,7 @@ class Engine:
         self.content.on_change = self.commits.note_change
         self.reader.on_fetched = self.cache.wake
         self.cache.durable_now = self.commits.durable_now
-        self.space, self.takeover = Space(self.vault, stacks, self.packs), Takeover()
+        self.space, self.takeover = Space(self.vault, stacks, self.packs, self.care), Takeover()
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)
         self.keeping = Keeping(self, lost=lambda: self.takeover.tell())
         self.keeper = Keeper(database, self.disk, self.reader, limit_bytes=lambda: self.cache.limit_bytes)

@@ -1,5 +1,6 @@
-"""All between the committed index and the hosts, wired: shipping, checkpoints, collecting, compacting, repair."""
+"""All between the committed index and the hosts, wired: shipping, checkpoints, collecting, compacting, care."""
 
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol
@@ -10,7 +11,9 @@ from megafs.config import Settings
 from megafs.daemon.device import Device
 from megafs.files.commit import Committer
 from megafs.hosts import Stack
+from megafs.hours import minutes_until
 from megafs.index.alarms import Alarms
+from megafs.index.care import Care
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
@@ -18,6 +21,7 @@ from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.index.vault import Vault
 from megafs.model import HostId
+from megafs.store.cache import Cache
 from megafs.store.disk import Disk
 from megafs.store.fetcher import HostFetcher
 from megafs.store.reader import Reader
@@ -31,8 +35,11 @@ from megafs.sync.lasting import Lasting
 from megafs.sync.mirror import Mirror
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, PackShipper
+from megafs.sync.possession import Examiner
+from megafs.sync.presence import Presence
 from megafs.sync.reach import Reach
 from megafs.sync.repair import Repairer
+from megafs.sync.scrub import Scrubber
 from megafs.sync.ship import Shipper
 from megafs.sync.stream import Stream
 from megafs.sync.watch import Watch
@@ -52,6 +59,12 @@ def deep_epoch(database: Database) -> int:
     return int(Vault(database).setting(DEEP) or 0)
 
 
+def minute_of_day() -> int:
+    """Local time, as the owner's settings mean it."""
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min
+
+
 class Local(Protocol):
     """What the local side (daemon.engine) hands over."""
 
@@ -62,6 +75,8 @@ class Local(Protocol):
     packs: Packs
     ledger: Ledger
     alarms: Alarms
+    care: Care
+    cache: Cache
     extents: Extents
     inodes: Inodes
     disk: Disk
@@ -105,7 +120,7 @@ class Keeping:
             disk=local.disk,
             fetcher=local.fetcher,
             commits=local.commits,
-            may_run=lambda: not self._claims.is_lost,
+            may_run=lambda: not self._claims.is_lost and self._may_tend(),
             deep_epoch=lambda: deep_epoch(local.database),
         )
         self.repairer = self._repairer()
@@ -120,6 +135,47 @@ class Keeping:
             watch=self._watch(),
         )
         self.shipper.lanes.check_former = self.mirror.watch.check_former
+        self.presence = Presence(
+            care=local.care,
+            mirror=self.mirror,
+            repairer=self.repairer,
+            hosts=lambda: self._objects.hosts,
+            answers=self._answers,
+            gone_s=local.settings.host_gone_s,
+            clock=time.time,
+        )
+        self.scrubber = self._scrubber()
+
+    def _may_tend(self) -> bool:
+        """Whether this is an hour for work that can wait."""
+        return not minutes_until(self._local.settings.background_hours, minute_of_day())
+
+    def _may_ship(self) -> bool:
+        if not minutes_until(self._local.settings.ship_hours, minute_of_day()):
+            return True
+        level = self._local.cache.level()
+        return 2 * level.unshipped > level.limit
+
+    def _answers(self, host: HostId) -> bool:
+        stack = self._local.stacks.get(host)
+        return stack is not None and stack.measured.healthy and not stack.measured.refusing
+
+    def _scrubber(self) -> Scrubber:
+        local, chance = self._local, secrets.SystemRandom()
+        return Scrubber(
+            examiner=Examiner(self._objects, local.packs, chance),
+            care=local.care,
+            ledger=local.ledger,
+            packs=local.packs,
+            stream=self._stream,
+            claims=self._claims,
+            mirror=self.mirror,
+            repairer=self.repairer,
+            hosts=lambda: set(self._objects.hosts) - local.care.written_off(),
+            clock=time.time,
+            chance=chance,
+            may_run=self._may_tend,
+        )
 
     def _watch(self) -> Watch:
         local = self._local
@@ -158,6 +214,7 @@ class Keeping:
             landscape=local.landscape,
             clock=time.time,
             lost=lost,
+            may_ship=self._may_ship,
         )
 
     def _collector(self) -> Collector:
@@ -184,18 +241,21 @@ class Keeping:
         return Repairer(
             objects=self._objects,
             ledger=local.ledger,
+            care=local.care,
             packs=local.packs,
             disk=local.disk,
             landscape=local.landscape,
             claims=self._claims,
             clock=time.time,
             changed=self.shipper.wake,
+            may_move=self._may_tend,
         )
 
     def loops(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """Each runs until it is cancelled."""
-        parts = (self.shipper, self.checkpointer, self.collector, self.repairer, self.mirror)
-        return [self._compact, self._reseal, *(part.run for part in parts)]
+        shipping = (self.shipper, self.checkpointer, self.collector)
+        care = (self.repairer, self.mirror, self.presence, self.scrubber)
+        return [self._compact, self._reseal, *(part.run for part in (*shipping, *care))]
 
     async def _compact(self) -> None:
         while True:

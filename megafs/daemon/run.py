@@ -30,6 +30,7 @@ from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.pincalls import PinCalls
 from megafs.daemon.recoverycalls import RecoveryCalls
+from megafs.daemon.scrubcalls import ScrubCalls
 from megafs.errors import (
     DamagedIndex,
     DiskError,
@@ -265,7 +266,7 @@ class Session:
     def _handlers(self) -> Mapping[str, Handler]:
         calls = Calls(self.engine, self.mountpoint, self.operations)
         hosts = HostCalls(self.engine, self._opener)
-        more = (AlarmCalls(self.engine), RecoveryCalls(self.engine), PinCalls(self.engine))
+        more = (AlarmCalls(self.engine), RecoveryCalls(self.engine), PinCalls(self.engine), ScrubCalls(self.engine))
         return {name: handler for part in (calls, hosts, *more) for name, handler in part.handlers().items()}
 
     async def _look_for_claims(self) -> None:

@@ -23,6 +23,7 @@ from megafs.model import Statistics
 Result = TypeVar("Result")
 
 SMALL_BYTES = 64 << 10  # up to here the time of a request is latency; sealed chunks of random writes included
+FULL_S = 600.0  # a full host is tried again after this: its owner may have made room
 LARGE_BYTES = 1 << 20  # from here on it is throughput
 WEIGHT = 0.2  # of a new sample in a moving average
 SAMPLES = 128  # of reads of one size, for their p95
@@ -67,6 +68,21 @@ class Measured(Wrapped):
     def healthy(self) -> bool:
         """Whether requests go to the host at all now."""
         return self._failures_in_a_row < self._failures_allowed
+
+    @property
+    def answers(self) -> bool:
+        """Whether the last request was answered with what was asked for, or with a reason that is not the host's."""
+        return not self._failures_in_a_row and not self.refusing
+
+    @property
+    def refusing(self) -> bool:
+        """Whether it answers, and refuses whatever it is asked: of no more use than one that is down."""
+        return self._refusals_in_a_row >= self._failures_allowed
+
+    @property
+    def full(self) -> bool:
+        """Whether it had no room for the last large thing."""
+        return self._refused_bytes > 0 and trio.current_time() < self._refused_at + FULL_S
 
     def p95_s(self, count: int = SMALL_BYTES) -> float:
         """What 95 % of the last reads of about this many bytes took at most; 0: too few reads to say. Of sizes not read

@@ -205,7 +205,8 @@ class Packs:
         counted = f"FROM copy WHERE copy.pack = pack.number AND host NOT IN ({', '.join('?' * len(besides))})"
         query = (
             "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 AND ("
-            f"EXISTS (SELECT 1 {counted} AND shard NOT IN ({kinds})) OR (SELECT count(*) {counted}) > ?) ORDER BY number"
+            f"EXISTS (SELECT 1 {counted} AND shard NOT IN ({kinds})) OR (SELECT count(*) {counted}) > ?) "
+            "ORDER BY number"
         )
         return [PackNumber(row[0]) for row in self._connection.execute(query, (*besides, *besides, most))]
 

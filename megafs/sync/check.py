@@ -15,35 +15,23 @@ from pathlib import Path
 
 import trio
 
-from megafs.crypto.keys import ident_pack
-from megafs.crypto.merkle import root as merkle_root
 from megafs.crypto.seal import digest
-from megafs.errors import DiskError, HostError, MegaFSError, ObjectMissing
+from megafs.errors import DiskError, HostError, MegaFSError
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.invariants import faults
 from megafs.index.mend import Mender
 from megafs.index.packs import SHIPPED, Packs
-from megafs.model import ChunkPlace, Finding, HostId, Kind, Pack, PackNumber
-from megafs.placement import WHOLE
+from megafs.model import ChunkPlace, Finding, HostId, Pack, PackNumber
 from megafs.store.disk import ABSENT, Disk
 from megafs.store.reader import Reader
 from megafs.sync.objects import Objects
+from megafs.sync.possession import Copy, Examiner
 
 SAMPLED_CHUNKS = 500  # of local files, unless all are asked for
 SAMPLED_COPIES = 50  # of each host
 MOST_FINDINGS = 1_000
 STRAYS = "lost+found"  # in the vault's directory, for pack files that the index does not know
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """One copy or shard as the index has it."""
-
-    pack: Pack
-    host: HostId
-    shard: int
-    root: bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +68,7 @@ class Checker:
         self._durable_now, self._lost_copy = durable_now, lost_copy
         self._full, self._repair = full, repair
         self._chance = secrets.SystemRandom()  # what is looked at next is no host's to foresee
+        self._examiner = Examiner(objects, packs, self._chance)
         self.findings: list[Finding] = []
         self.counts = Counts()
 
@@ -201,12 +190,12 @@ class Checker:
         return chosen
 
     async def _check_copy(self, copy: Copy) -> None:
-        """There, of the right length, and in full of the right bytes."""
+        """There, of the right length, and right where it is looked at."""
         label = self._labels[copy.host]
         if label in self.counts.silent:
             return
         try:
-            wrong = await self._copy_fault(copy)
+            wrong = (await self._examiner.look_at(copy, full=self._full)).wrong
         except HostError:
             self.counts.silent.append(label)
             return
@@ -215,16 +204,3 @@ class Checker:
             if self._repair:
                 self._lost_copy(copy.pack, copy.host, copy.shard)
             self._note(label, "copy", str(copy.pack.number), wrong, repaired=self._repair)
-
-    async def _copy_fault(self, copy: Copy) -> str:
-        """What is wrong with a copy; empty: nothing. Raises HostError if the host does not answer."""
-        ident = ident_pack(copy.pack.id, copy.shard)
-        try:
-            if self._full:
-                data = await self._objects.get(copy.host, Kind.PACK, ident)
-                found = await trio.to_thread.run_sync(merkle_root, data)
-                return "" if found == copy.root else "a copy is damaged"
-            size = await self._objects.hosts[copy.host].head(self._objects.name(copy.host, Kind.PACK, ident))
-        except ObjectMissing:
-            return "a copy is missing"
-        return "" if copy.shard != WHOLE or size == copy.pack.stored_bytes else "a copy has another length"

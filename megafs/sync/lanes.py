@@ -12,8 +12,8 @@ import trio
 
 from megafs.crypto.keys import STEP_IDENT
 from megafs.errors import HostError, ReadOnly, Unavailable
-from megafs.index.alarms import Alarms, Witness
 from megafs.hosts.wrappers import jittered
+from megafs.index.alarms import Alarms, Witness
 from megafs.index.ledger import Ledger, Upload
 from megafs.model import HostId, Kind
 from megafs.sync.claims import Claims

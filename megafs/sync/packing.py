@@ -256,4 +256,6 @@ class PackShipper:
     def _note_trouble(self, number: PackNumber, sentence: str) -> None:
         before = self.troubles.get(number)
         pause_s = RETRY_FIRST_S if before is None else min(2 * before.pause_s, RETRY_MOST_S)
-        self.troubles[number] = Trouble(sentence=sentence, retry_at=trio.current_time() + jittered(pause_s), pause_s=pause_s)
+        self.troubles[number] = Trouble(
+            sentence=sentence, retry_at=trio.current_time() + jittered(pause_s), pause_s=pause_s
+        )

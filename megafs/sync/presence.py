@@ -21,7 +21,9 @@ from megafs.sync.repair import Repairer
 log = logging.getLogger(__name__)
 
 LOOK_S = 60.0
-SURE_S = 3600.0  # others must have answered for so long of that time: the first minutes after a long sleep prove nothing
+SURE_S = (
+    3600.0  # others must have answered for so long of that time: the first minutes after a long sleep prove nothing
+)
 
 
 class Presence:

@@ -1,10 +1,10 @@
 """Hosts are asked for random parts of what they were given, all day; what is missing or wrong is made anew.
 
-Copy rows and the ledger in; reads, counts and damage out. 360 objects a host and day, each drawn from all of them: if
-1 % are lost, a day without finding one has the probability 0.99 ** 360 = 2.7 %. Drawn anew each time, because a host
-that sees which were looked at could lose just those. What was not done while the vault was not mounted, the host away,
-or the hours not right, is made up for afterwards, a day's worth at most. Where one is bad, more are: then each object
-of that host is looked at. On demand all of that is done at once (``sweep``).
+Copy rows and the ledger in; reads, counts and damage out. 460 objects a host and day, each drawn from all of them: if
+1 % are lost, a day without finding one has the probability 0.99 ** 460 = 1 %. That is 30 MB a host and day at most.
+Drawn anew each time, because a host that sees which were looked at could lose just those. What was not done while the
+vault was not mounted, the host away, or the hours not right, is made up for afterwards, a day's worth at most. Where
+one is bad, more are: then each object of that host is looked at. On demand all of that is done at once (``sweep``).
 """
 
 import logging
@@ -29,10 +29,11 @@ from megafs.sync.stream import Stream
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
-A_DAY = 360  # objects of each host; 300 would be enough for 95 %, the rest pays for hours with the host away
-TICK_S = 5.0  # so fast is made up for what was missed: a day's worth in half an hour
+A_DAY = 460  # objects of each host; 300 would be enough for 95 %, the rest pays for hours with the host away
+TICK_S = 5.0  # so fast is made up for what was missed: a day's worth in 40 minutes
 RECOUNT_S = 3600.0  # what lies on a host is listed anew this often
 AT_ONCE = 4  # objects of a sweep
+NO_PACK = PackNumber(0)
 WHOLE_AT_ONCE = 2  # of a full one: each is a pack in memory
 
 
@@ -41,7 +42,7 @@ class Item:
     """One object that a host should have: a part of a pack, or one of the index."""
 
     host: HostId
-    pack: PackNumber = PackNumber(0)
+    pack: PackNumber = NO_PACK
     shard: int = 0
     root: bytes = b""
     kind: Kind = Kind.PACK
@@ -78,20 +79,28 @@ class Scrubber:
         clock: Callable[[], float],
         chance: random.Random,
         may_run: Callable[[], bool] = lambda: True,
+        a_day: int = A_DAY,
     ) -> None:
         """``hosts`` are those that should have something now; ``may_run`` says whether this is an hour for it."""
         self._examiner, self._care, self._ledger, self._packs = examiner, care, ledger, packs
         self._stream, self._claims, self._mirror, self._repairer = stream, claims, mirror, repairer
         self._hosts, self._clock, self._chance, self._may_run = hosts, clock, chance, may_run
+        self._every_s = DAY_S / a_day
         self._listed: dict[HostId, tuple[float, list[Item]]] = {}
         self._suspects: set[HostId] = set()
 
     async def run(self) -> None:
         """Look until cancelled, or until another device writes."""
         while not self._claims.is_lost:
-            await trio.sleep(TICK_S * (0.5 + self._chance.random()))
+            await trio.sleep(self._pause_s() * (0.5 + self._chance.random()))
             if self._may_run():
                 await self.tick()
+
+    def _pause_s(self) -> float:
+        if not self._may_run():
+            return self._every_s
+        due_s = [self._care.scrubbed(host).due_s for host in self._hosts()]
+        return min(max(TICK_S, min(due_s, default=0.0) - self._clock()), self._every_s)
 
     async def tick(self) -> None:
         """One object of each host whose turn it is; a sweep of those where something was bad."""
@@ -107,8 +116,8 @@ class Scrubber:
         now_s, due = self._clock(), []
         for host in self._hosts():
             due_s = self._care.scrubbed(host).due_s
-            if not due_s or due_s > now_s + 2 * DAY_S / A_DAY:  # new, or the clock was set back
-                self._care.set_due(host, now_s + self._chance.random() * DAY_S / A_DAY)
+            if not due_s or due_s > now_s + 2 * self._every_s:  # new, or the clock was set back
+                self._care.set_due(host, now_s + self._chance.random() * self._every_s)
             elif due_s <= now_s:
                 due.append(host)
         return due
@@ -120,7 +129,7 @@ class Scrubber:
         if items and tally.bad:
             self._suspects.add(host)
         now_s, due_s = self._clock(), self._care.scrubbed(host).due_s
-        step_s = DAY_S / A_DAY * (0.5 + self._chance.random())
+        step_s = self._every_s * (0.5 + self._chance.random())
         self._care.set_due(host, max(due_s, now_s - DAY_S) + step_s)
 
     def _items(self, host: HostId, *, anew: bool = False) -> list[Item]:
@@ -154,7 +163,10 @@ class Scrubber:
 
         async def one(item: Item) -> None:
             tally = tallies[item.host]
-            if not tally.is_silent:
+            if item.kind is Kind.PACK and self._care.is_damaged(item.pack, item.host):
+                tally.bad += 1  # counted when it was found, and still so
+                tally.damaged.append(item.pack)
+            elif not tally.is_silent:
                 tally.is_silent = not await self._look(item, full=full, tally=tally)
 
         for start in range(0, len(items), batch):

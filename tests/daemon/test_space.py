@@ -6,6 +6,7 @@ import pytest
 
 from megafs.config import MIB
 from megafs.daemon.engine import Space
+from megafs.index.care import Care
 from megafs.index.database import Database
 from megafs.index.packs import Packs
 from megafs.index.vault import Vault
@@ -28,7 +29,7 @@ def test_a_limit_is_honoured_by_what_lies_there(database):
     vault, packs = Vault(database), Packs(database)
     vault.put_host(HostSpec(id=LIMITED, url="file:///a", label="a", limit_bytes=40 * MIB))
     vault.put_host(HostSpec(id=FREE, url="file:///b", label="b"))
-    space, policy = Space(vault, {}, packs), Policy(copies=1)
+    space, policy = Space(vault, {}, packs, Care(database.connection)), Policy(copies=1)
 
     def said():
         return {state.spec.label: obstacle(state, policy).replace("unreachable", "") for state in space.states()}

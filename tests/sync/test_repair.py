@@ -127,6 +127,25 @@ async def test_a_damaged_copy_is_made_anew(world: World, tmp_path: Path, autojum
     one.crash()
 
 
+async def test_a_damaged_copy_that_is_made_elsewhere_is_forgotten(tmp_path: Path, autojump_clock: object) -> None:
+    """Its row would make a damaged copy count again."""
+    world = World(3)
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        await one.write(b"a", randbytes(20_000))
+        await one.sync()
+        (pack,) = one.packs.all()
+        (first, _, _), _ = one.packs.copies(pack.number)
+        repair = repairer(one)
+        repair.note_damage(pack, first)
+        world.dying[first].die()
+        assert await repair.run_once() == 1
+        assert first not in {host for host, _, _ in one.packs.copies(pack.number)}
+        assert not one.care.damaged()
+        assert repair.due() == []
+    one.crash()
+
+
 async def test_a_silent_host_is_replaced_in_the_end(tmp_path: Path, autojump_clock: object) -> None:
     world = World(4)
     world.policy = Policy(copies=3)
