@@ -76,7 +76,9 @@ class Namespace:
     def lookup(self, parent: Ino, name: bytes) -> Attributes | None:
         """The inode behind a name, or None. ``.`` and ``..`` come from handles (open_by_handle_at, NFS)."""
         if name == b".":
-            return self.get(parent)
+            # The kernel asks only for what it has dropped: without a link, and with its FORGET on the way, it is gone.
+            row = self.get(parent)
+            return row if row.nlink else None
         if name == b"..":
             above = self._inodes.parent(parent)
             return self.get(above) if above else None

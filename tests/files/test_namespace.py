@@ -183,3 +183,11 @@ def step(names, kind, parent, name, new_parent, new_name, flags=0):
             names.link(source.ino, new_parent, new_name)
     elif not is_inside(names, source.ino, new_parent) and not (target and is_inside(names, target.ino, parent)):
         names.rename(parent, name, new_parent, new_name, flags)
+
+
+def test_a_handle_finds_no_inode_whose_last_name_is_gone(names):
+    file = make(names, b"file")
+    assert names.lookup(file, b".").ino == file
+    names.unlink(ROOT_INO, b"file")
+    assert names.get(file).nlink == 0, "the row lives until the kernel forgets it"
+    assert names.lookup(file, b".") is None
