@@ -1,5 +1,6 @@
 """``megafs devices``: the devices of a vault: which there are, and letting another one in."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,6 +34,7 @@ def run(
     action: ActionArgument = "list",
     number: NumberArgument = 0,
     minutes: Minutes = MINUTES,
+    qr: Annotated[bool, typer.Option("--qr", help="With enrol: show the words as a QR code, too.")] = False,
     recovery_key_file: RecoveryKeyFiles = None,
     deep: rotate.Deep = False,
     passphrase_file: PassphraseFile = None,
@@ -61,7 +63,7 @@ def run(
         unshipped(paths, json)
         return
     if action == "enrol":
-        enrol(paths, source, minutes)
+        enrol(paths, source, minutes, qr=qr)
         return
     told = asked(paths)
     if told is None:
@@ -93,7 +95,7 @@ def listed(paths: VaultPaths, opened: "Opened") -> Devices:
     return devices_of(paths, opened=opened)
 
 
-def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
+def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int, *, qr: bool) -> None:
     """Print a ticket and wait until it is used. Asks for the passphrase also beside a mount: who finds the machine
     unlocked must not be able to make a device of his own that stays."""
     opened = source.unlock(paths)
@@ -103,6 +105,8 @@ def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
 
     def tell(words: Sequence[str]) -> None:
         terminal.answer(" ".join(words))
+        if qr:
+            show_code(" ".join(words))
         urls = " ".join(f"--host {host.url}" for host in told.hosts)
         terminal.note(
             f"on the new machine, within {minutes} minutes: megafs attach {paths.root.name} --ticket-file F {urls} "
@@ -112,6 +116,14 @@ def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int) -> None:
     if not devices.enrol(paths, opened=opened, hosts=told.hosts, tell=tell, lives_s=minutes * 60):
         raise Incomplete("nobody used the ticket; it is gone")
     terminal.note("the ticket was used and is gone; the new device is the one that writes now")
+
+
+def show_code(words: str) -> None:
+    """A QR code for a camera at the new machine, on stderr. Capitals fit into a smaller one, and are read as well."""
+    import segno
+
+    segno.make_qr(words.upper()).terminal(out=sys.stderr, compact=True)
+    sys.stderr.flush()
 
 
 def unshipped(paths: VaultPaths, json: bool) -> None:
