@@ -154,6 +154,7 @@ def test_the_state_of_a_file(drive, folders, tmp_path):
     drive.unmount()
 
 
+@pytest.mark.acceptance
 def test_pins_stay_here_and_what_comes_into_them_too(drive, folders):
     drive.mount()
     (drive.mountpoint / "tree" / "deep").mkdir(parents=True)
