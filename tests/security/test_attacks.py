@@ -1,0 +1,121 @@
+"""Attacks of ATTACKS.md's list that need no host: forged with a key that was handed out, weak keys, telling errors,
+settings (A03, A04, A06, A23)."""
+
+import os
+import random
+import re
+from dataclasses import fields
+
+import pytest
+
+from megafs.config import CHUNK_BYTES, Settings
+from megafs.crypto import keys as crypto_keys
+from megafs.crypto.keys import Keyring, ident_head
+from megafs.crypto.recovery import RecoveryKey
+from megafs.crypto.seal import NO_VAULT, context, expand, open_sealed, seal
+from megafs.errors import MegaFSError, Unauthentic
+from megafs.model import Kind
+from tests.security.rig import Rig
+from tests.security.test_evil_contents import outcome, spoil
+
+CORRUPTIONS = 10_000
+
+
+async def test_who_has_the_key_of_a_chunk_cannot_change_it(tmp_path, monkeypatch):
+    """A03: the key of one chunk was handed out (a share would), and all hosts help: other bytes sealed under this very
+    key, for this very place, are refused, because the index names the digest of the sealed bytes."""
+    rig = Rig(tmp_path, 1)
+    data = os.urandom(CHUNK_BYTES)
+    async with rig.running() as drive:
+        ino = await drive.write(b"shared", data)
+        await drive.sync()
+        drive.forget()
+        (place,) = drive.places(ino)
+        key = expand(rig.keyring._keys[1].chunk, place.chunk)
+        where = rig.keyring._chunk_context(1, place.chunk, place.plain_bytes, place.codec)
+        forged = seal(key, where, bytes(CHUNK_BYTES))
+        assert len(forged) == place.sealed_bytes
+        rig.evil.deed = spoil(place, lambda sealed: forged)
+        assert await outcome(drive, ino, data) == "refused"
+        # The control: without the digest the forgery opens.
+        monkeypatch.setattr(crypto_keys, "same", lambda one, other: True)
+        drive.forget()
+        assert await drive.read(ino) == bytes(CHUNK_BYTES)
+
+
+WEAK = {
+    "zeros": lambda salt: bytes(32),
+    "ones": lambda salt: b"\xff" * 32,
+    "one byte again and again": lambda salt: b"A" * 32,
+    "the salt": lambda salt: (salt * 2)[:32],
+    "counting": lambda salt: bytes(range(32)),
+}
+
+
+@pytest.mark.parametrize("weak", WEAK)
+def test_nothing_opens_that_was_sealed_under_a_key_anybody_knows(weak):
+    """A04: no object may bring its key along, and none is ever one of these."""
+    keyring, recovery = Keyring.create(b"r" * 32), RecoveryKey.generate()
+    for kind in Kind:
+        for fields_of in ([], [ident_head(1, 1)], [bytes(16)]):
+            for epoch in (0, 1):
+                key = WEAK[weak](os.urandom(24))
+                sealed = seal(key, context(kind, epoch, keyring.vault, *fields_of), b"body")
+                with pytest.raises(Unauthentic):
+                    keyring.open(kind, fields_of, sealed)
+    sealed = seal(WEAK[weak](os.urandom(24)), context(Kind.BOOT, 0, NO_VAULT), b"body")
+    with pytest.raises(Unauthentic):
+        recovery.open_boot(sealed)
+    assert recovery.open_boot(recovery.seal_boot(b"body")) == b"body"  # the control: under its own key it does
+
+
+def failures(sealed, key, where, changed):
+    """What opening said to each change: (class, message)."""
+    said = set()
+    for data in changed:
+        try:
+            open_sealed(key, where, data)
+        except MegaFSError as error:
+            said.add((type(error), str(error)))
+        else:
+            said.add((None, ""))
+    return said
+
+
+def corruptions(sealed, count):
+    chance = random.Random(6)
+    for number in range(count):
+        data = bytearray(sealed)
+        match number % 4:
+            case 0:
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+            case 1:
+                del data[chance.randrange(len(data)) :]
+            case 2:
+                data[chance.randrange(len(data)) : chance.randrange(len(data))] = chance.randbytes(chance.randrange(40))
+            case 3:
+                data += chance.randbytes(1 + chance.randrange(40))
+        if bytes(data) != sealed:
+            yield bytes(data)
+
+
+def test_ten_thousand_corruptions_have_one_answer():
+    """A06: whatever is wrong, one class and one message: nothing tells which check failed."""
+    key, where = os.urandom(32), context(Kind.HEAD, 1, bytes(32), b"here")
+    sealed = seal(key, where, os.urandom(700))
+    said = failures(sealed, key, where, corruptions(sealed, CORRUPTIONS))
+    ((kind, message),) = said
+    assert kind is Unauthentic
+    assert message
+    assert failures(sealed, key, where, [sealed]) == {(None, "")}, "the control: the rig sees a difference"
+
+
+ABOUT_CHECKS = re.compile(r"verif|check|auth|trust|sign|seal|cipher|crypt|mac\b|insecure|epoch|key")
+
+
+def test_no_setting_switches_a_check_off():
+    """A23: vault.toml is not sealed. Who edits it on the unmounted disk makes the drive slow, or talkative about
+    sizes; no setting is about what is checked."""
+    names = {field.name for field in fields(Settings)}
+    assert not {name for name in names if ABOUT_CHECKS.search(name)}
+    assert ABOUT_CHECKS.search("verify_chunks"), "the control"
