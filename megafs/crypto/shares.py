@@ -16,7 +16,7 @@ from shamir_mnemonic import (  # type: ignore[import-untyped]
 )
 
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.seal import KEY_BYTES
+from megafs.crypto.seal import KEY_BYTES, same
 from megafs.errors import Usage, WrongKey
 
 SHARE_WORDS = 33  # of 10 bits: who belongs together, which, 256 bits, a checksum
@@ -30,7 +30,7 @@ def split(key: RecoveryKey, needed: int, count: int) -> list[str]:
         raise Usage(f"shares are M-of-N, at least 2-of-2 and at most {SHARES_MOST}-of-{SHARES_MOST}")
     shares: list[str]
     (shares,) = generate_mnemonics(1, [(needed, count)], key.secret)
-    assert joined(shares[:needed]).secret == key.secret, "parsed back before anybody relies on them"
+    assert same(joined(shares[:needed]).secret, key.secret), "parsed back before anybody relies on them"
     return shares
 
 

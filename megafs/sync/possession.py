@@ -7,8 +7,8 @@ compared with its digest, and a part that holds no whole chunk (parity) is read 
 host says about sizes is compared as well: a cut file is found at once. Nothing is changed on a host.
 """
 
-import random
 from dataclasses import dataclass
+from secrets import SystemRandom
 
 import trio
 
@@ -54,7 +54,7 @@ class Look:
 class Examiner:
     """Owner of nothing."""
 
-    def __init__(self, objects: Objects, packs: Packs, chance: random.Random) -> None:
+    def __init__(self, objects: Objects, packs: Packs, chance: SystemRandom) -> None:
         """``chance`` is one that no host can foresee."""
         self._objects, self._packs, self._chance = objects, packs, chance
 

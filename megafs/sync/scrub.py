@@ -8,9 +8,9 @@ one is bad, more are: then each object of that host is looked at. On demand all 
 """
 
 import logging
-import random
 from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field
+from secrets import SystemRandom
 
 import trio
 
@@ -77,7 +77,7 @@ class Scrubber:
         repairer: Repairer,
         hosts: Callable[[], Collection[HostId]],
         clock: Callable[[], float],
-        chance: random.Random,
+        chance: SystemRandom,
         may_run: Callable[[], bool] = lambda: True,
         a_day: int = A_DAY,
     ) -> None:
