@@ -98,7 +98,7 @@ def listed(paths: VaultPaths, opened: "Opened") -> Devices:
 def enrol(paths: VaultPaths, source: passphrase.Source, minutes: int, *, qr: bool) -> None:
     """Print a ticket and wait until it is used. Asks for the passphrase also beside a mount: who finds the machine
     unlocked must not be able to make a device of his own that stays."""
-    opened = source.unlock(paths)
+    opened = source.unlock(paths, ask_keyring=False)
     told = asked(paths) or listed(paths, opened)
 
     from megafs.daemon import devices

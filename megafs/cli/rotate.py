@@ -55,7 +55,10 @@ def begin(
         f"epoch {done.epoch} has begun; each other device needs a ticket: megafs devices {paths.root.name} enrol"
     )
     for label in done.without_boot:
-        terminal.note(f"{label} did not take the new boot object: the words open the former epoch only there")
+        terminal.note(
+            f"{label} did not take the new boot object: there the words open the former epoch only, until "
+            f"megafs recovery-key {paths.root.name} --recovery-key-file F of the mounted vault finds it"
+        )
     if deep:
         terminal.note("what is there is sealed anew while it is mounted; megafs status says how much is left")
     if done.waiting:

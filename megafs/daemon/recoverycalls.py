@@ -36,12 +36,14 @@ class RecoveryCalls:
         return {"boots": self.boots, "rekey": self.rekey, "retire": self.retire}
 
     async def boots(self, request: Request) -> AsyncGenerator[Message, None]:
-        """Who has a boot object of these words; a host that answers and has none gets one."""
+        """Who has a boot object of these words; a host that answers and has none, or only one of a former epoch, gets
+        one."""
         async with self._lock:
             recovery = RecoveryKey.from_text(request.words)
             found, failed = await self._found(recovery)
             newest = self._newest(found)
-            lacking = [spec for spec in self._specs() if spec.id not in found and spec.id not in failed]
+            behind = {host for host, boot in found.items() if len(boot.epochs) < len(newest.epochs)}
+            lacking = [s for s in self._specs() if s.id in behind or (s.id not in found and s.id not in failed)]
             made = await self._put(lacking, recovery, newest, newest.generation)
             await self._keep_slot(recovery)
             yield self._told(found, failed | made.failed, made.done)
@@ -104,7 +106,7 @@ class RecoveryCalls:
         return found, failed
 
     def _newest(self, found: Mapping[HostId, Boot]) -> Boot:
-        newest = max(found.values(), key=lambda boot: boot.generation, default=None)
+        newest = max(found.values(), key=lambda boot: boot.rank, default=None)
         if newest is None:
             raise WrongKey("this recovery key opens nothing on the hosts of this vault that answer")
         if len(newest.epochs) > len(self._engine.device.epochs):

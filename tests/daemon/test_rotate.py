@@ -19,7 +19,7 @@ from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.rotate import Asked, rotate_vault
-from megafs.errors import DamagedIndex, ReadOnly, RolledBack, Unauthentic, Unavailable, Usage, WrongKey
+from megafs.errors import DamagedIndex, HostError, ReadOnly, RolledBack, Unauthentic, Unavailable, Usage, WrongKey
 from megafs.index.database import Database
 from megafs.index.schema import REPLICATED
 from megafs.model import NO_SECRETS, DeviceId, Kind, Policy
@@ -336,6 +336,30 @@ def found_step(device):
     return Step(device=device.number, seq=1, hash=bytes(32))
 
 
+@pytest.mark.crash
+def test_a_host_that_stays_away_is_named_and_does_not_hold_it_up(tmp_path):
+    place = Place(tmp_path, hosts=3)
+    place.write(b"before", b"b" * 1000)
+    away = tmp_path / "host-2"
+    away.rename(tmp_path / "elsewhere")
+    away.write_text("a file, no folder")
+    done = place.rotate()
+    assert done.without_boot == ("file-3",)
+    assert "file-3 lacks" in done.waiting
+    assert place.with_words(place.urls[:2]) == (place.rows(), 2)
+    away.unlink()
+    (tmp_path / "elsewhere").rename(away)
+    place.write(b"after", b"a" * 1000)
+    assert place.with_words(place.urls[:2]) == place.with_words() == (place.rows(), 2)
+    for number in (0, 1):
+        (tmp_path / f"host-{number}").rename(tmp_path / f"away-{number}")
+        (tmp_path / f"host-{number}").write_text("a file, no folder")
+    before = place.device
+    with pytest.raises((Unavailable, RolledBack, HostError)):
+        place.rotate()
+    assert place.device is before
+
+
 def test_wrong_words_and_a_mounted_vault_change_nothing(place):
     before = place.device
     place.recovery, right = RecoveryKey.generate(), place.recovery
@@ -346,6 +370,7 @@ def test_wrong_words_and_a_mounted_vault_change_nothing(place):
     assert place.with_words()[1] == 1
 
 
+@pytest.mark.crash
 def test_deep_seals_everything_anew_in_rounds_killed_after_each(place):
     contents = {b"before": b"b" * 50_000}
     for number in range(3):  # each in a pack of its own
