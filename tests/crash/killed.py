@@ -52,6 +52,7 @@ SETTINGS = Settings(
 HOSTS = 3
 FILES = 12
 LONGEST_S = 1.0  # of a life
+OPENED = 0.8  # the share of lives that open the vault before they may end
 SETTLING_S = 20.0  # of a life that is not killed
 SIZES = (10, 500, 5000, 70_000)
 PUT_BACK = ("host", "state")
@@ -130,6 +131,7 @@ class Life:
     def __init__(self, world: World, device: Device, lots: random.Random, moods: list[str]) -> None:
         self.world, self.device, self.lots, self.moods = world, device, lots, moods
         self.manifest = os.open(world.manifest, os.O_WRONLY | os.O_APPEND)
+        self.open = lambda: None  # called once the vault is open
 
     async def live(self, work: Callable[[Engine], Awaitable[None]]) -> None:
         """As a mount does: daemon.run without a kernel."""
@@ -147,6 +149,7 @@ class Life:
         with suppress(ReadOnly):
             await engine.shipper.claims.look()
         await self.check(engine)
+        self.open()
         engine.commits.on_durable = lambda: (engine.keeping.wake(), engine.cache.wake())
         async with trio.open_nursery() as nursery:
             loops = (engine.commits.run, engine.content.run, engine.cache.run, *engine.keeping.loops())
@@ -235,12 +238,15 @@ class Life:
 def lived(world: World, device: Device, lots: random.Random, moods: list[str], *, settle: bool = False) -> int:
     """A life in a process of its own, killed at some moment unless it is to ``settle``; its wait status."""
     seed = lots.randrange(1 << 60)
+    opened, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            os.close(opened)
             logging.basicConfig(filename=world.said, level=logging.WARNING, format="%(levelname)s %(message)s")
             life = Life(world, device, random.Random(seed), moods)
+            life.open = lambda: os.close(tell)
             trio.run(life.live, life.settle if settle else life.work)
             status = 0
         except BaseException:
@@ -248,10 +254,14 @@ def lived(world: World, device: Device, lots: random.Random, moods: list[str], *
                 traceback.print_exc(file=file)
         finally:
             os._exit(status)
+    os.close(tell)
     if not settle:
+        if lots.random() < OPENED:
+            os.read(opened, 1)  # the other end was closed
         time.sleep(LONGEST_S * lots.random() ** 2 + 0.01)  # most lives are short
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    os.close(opened)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
