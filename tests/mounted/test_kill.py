@@ -86,6 +86,7 @@ def survive(rounds: int, base: Path, vault: Vault | None, lots: random.Random) -
                 machines.callback(vault.abandon)
                 vault.mount()
                 hold(kept, vault.mountpoint, f"after round {number}, on another machine")
+                print(f"{number + 1} kills, {sum(promises.count for promises in kept.values())} promises", flush=True)
         hold(kept, base if vault is None else vault.mountpoint, "in the end")
         if vault is not None:
             vault.unmount()

@@ -204,6 +204,7 @@ def survive(recording: Recording, cuts: int, lots: random.Random) -> None:
         assert not wrong, f"cut at {position} of {steps[-1][0]}: " + "; ".join(wrong)
         tally.promises += count
         tally.cuts += 1
+        print(f"{tally.cuts} cuts, {tally.promises} promises", flush=True)
 
 
 def test_promises_survive_power_cuts(recording: Recording) -> None:
@@ -217,7 +218,6 @@ def test_promises_survive_many_power_cuts(rounds: int, seed: int, scratch: Path)
         cuts = min(left, CUTS_OF_A_RECORDING)
         base = scratch / f"power{number}"
         survive(record(base), cuts, random.Random(seed + number))
-        print(f"{number * CUTS_OF_A_RECORDING + cuts} cuts", flush=True)
         shutil.rmtree(base)
         left, number = left - cuts, number + 1
 
