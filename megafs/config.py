@@ -191,5 +191,10 @@ class VaultPaths:
         return self.root / "ticket"
 
     @property
+    def aside(self) -> Path:
+        """Packs that only an older copy of the state had."""
+        return self.root / "aside"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import trio
 
 from megafs.config import VaultPaths
+from megafs.daemon import rescue
 from megafs.daemon.device import Device
 from megafs.errors import HostError, RolledBack, Unavailable
 from megafs.hosts import Stack
@@ -50,8 +51,10 @@ async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks
     if not ahead:
         return
     log.warning("the state on this device is %d commits older than the hosts': fast-forwarding from them", ahead)
+    folder = time.strftime("from-an-older-state-%Y%m%d-%H%M%S").encode()
+    rescue.keep_packs(paths, Ledger(database.connection).unshipped_packs(), folder)
     try:
-        gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead)
+        gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead, folder)
     except RolledBack as error:
         raise RolledBack(
             f"two histories: {told.commit(before.seq, before.hash)} of device {device.number}, which is here, is not "

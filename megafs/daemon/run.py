@@ -30,6 +30,7 @@ from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.pincalls import PinCalls
 from megafs.daemon.recoverycalls import RecoveryCalls
+from megafs.daemon.rescue import Rescue
 from megafs.daemon.scrubcalls import ScrubCalls
 from megafs.errors import (
     DamagedIndex,
@@ -200,6 +201,8 @@ class Session:
                     nursery.start_soon(self._outliving, loop_forever)
                 engine.fetcher.on_answer = self._tell_anew
                 nursery.start_soon(self._ask_usage)
+                if not self.options.read_only:
+                    nursery.start_soon(self._outliving, Rescue(engine).run)
                 engine.commits.on_durable = self._on_durable
                 await engine.commits.given_up.wait()
                 await anew.until_well(engine)

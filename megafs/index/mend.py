@@ -49,7 +49,9 @@ class Mender:
         there = self._inodes.lookup(ROOT_INO, LOST_AND_FOUND)
         if there is not None:
             return there
-        row = self._inodes.insert(S_IFDIR | 0o700, 0, 0, 0, self._now_ns, ROOT_INO, None)
+        above = self._inodes.get(ROOT_INO)
+        uid, gid = (0, 0) if above is None else (above.uid, above.gid)  # whoever owns the drive may look into it
+        row = self._inodes.insert(S_IFDIR | 0o700, uid, gid, 0, self._now_ns, ROOT_INO, None)
         self._inodes.link(ROOT_INO, LOST_AND_FOUND, row.ino)
         self._inodes.touch_and_link(ROOT_INO, self._now_ns, 1)
         return row.ino

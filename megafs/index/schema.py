@@ -274,6 +274,11 @@ LOCAL = {
         host BLOB NOT NULL,
         PRIMARY KEY (kind, ident, host)
     """,
+    # Files that only an older copy of this device's state had, until they lie in lost+found (daemon.rescue).
+    "only_here": """
+        n INTEGER PRIMARY KEY,
+        piece BLOB NOT NULL          -- sync.aside.Piece
+    """,
     # Chunks that lost an extent: the collector asks `extent` whether any is left.
     "candidate": "chunk BLOB PRIMARY KEY NOT NULL",
     # epoch and checkpoint_epoch (the newest that index and checkpoint are of; absent: 1),

@@ -17,12 +17,12 @@ from megafs.errors import Corrupt, MegaFSError, RolledBack
 from megafs.index import replication
 from megafs.index.database import Database
 from megafs.index.ledger import KeptCheckpoint, KnownHead, KnownPart, Ledger
-from megafs.index.packs import SHIPPED, Packs
+from megafs.index.packs import Packs
 from megafs.index.replication import KEY_STOP, Range
 from megafs.index.schema import REPLICATED, VERSION
 from megafs.index.vault import Vault
 from megafs.model import COUNTER_BITS, DeviceId, HostId, Kind, PackNumber
-from megafs.sync import stream
+from megafs.sync import aside, stream
 from megafs.sync.objects import Objects
 from megafs.sync.statements import (
     NOTHING,
@@ -180,17 +180,18 @@ async def apply_commits(
     steps: Sequence[tuple[int, int]],
     done: Rebuilt,
     tell: Callable[[], None] = lambda: None,
+    note: Callable[[Commit], None] = lambda commit: None,
 ) -> None:
     """Apply these commits to an index that stands at ``done.step``, each chained to the one before. They are noted in
-    the outbox as shipped, for the next checkpoint."""
+    the outbox as shipped, for the next checkpoint. ``note`` writes what is to be committed with each."""
     for start in range(0, len(steps), WINDOW):
         window = steps[start : start + WINDOW]
         for commit in await together(window, lambda step: read_commit(objects, trust, *step)):
-            _apply_commit(database, commit, done)
+            _apply_commit(database, commit, done, note)
             tell()
 
 
-def _apply_commit(database: Database, commit: Commit, done: Rebuilt) -> None:
+def _apply_commit(database: Database, commit: Commit, done: Rebuilt, note: Callable[[Commit], None]) -> None:
     header = commit.header
     if header.previous != done.step or header.term < done.term:
         raise RolledBack(f"commit {header.seq} of device {header.device} does not follow the one before it")
@@ -199,6 +200,7 @@ def _apply_commit(database: Database, commit: Commit, done: Rebuilt) -> None:
     with database.unlogged() as connection:
         replication.apply(connection, commit.changeset, header.changes)
     Ledger(database.connection).log_applied(commit.changeset, header.seq)
+    note(commit)
     database.commit(0)
     done.step, done.term, done.made_s = commit.step, header.term, header.made_s
     done.commits += 1
@@ -273,45 +275,53 @@ async def steps_beyond(objects: Objects, trust: Trust, position: Position, devic
 
 
 async def fast_forward(
-    database: Database, objects: Objects, trust: Trust, signer: Signer, ahead: int
+    database: Database, objects: Objects, trust: Trust, signer: Signer, ahead: int, folder: bytes
 ) -> list[PackNumber]:
     """Bring a local state that is ``ahead`` commits behind the hosts up to them. What it had committed and not shipped
-    is undone first (in the newer history it was shipped, or it never was). Returns packs whose files are to be removed.
-    Nothing else runs meanwhile; the caller makes it durable and then starts anew."""
+    is noted by file, for ``folder`` (sync.aside), and undone first. Returns packs whose files are to be removed. Each
+    commit moves the position along, so that a crash in between goes on from there. Nothing else runs meanwhile; the
+    caller makes it durable and then starts anew."""
     position, device = stream.load(database), signer.device
     ledger, packs = Ledger(database.connection), Packs(database)
+    _undo(database, position.next_seq, folder)
+    gone = ledger.unshipped_packs()
+    for number in gone:  # the hosts' packs may have these numbers and other bytes
+        packs.delete_local(number)
+
+    def note(commit: Commit) -> None:
+        facts = [fact.number for fact in commit.header.packs if fact.number >> COUNTER_BITS == device]
+        told = stream.load(database)
+        stream.store(
+            database,
+            replace(
+                told,
+                term=commit.header.term,
+                next_seq=commit.step.seq + 1,
+                previous=commit.step,
+                pack=max([told.pack, *facts]),
+            ),
+        )
+        ledger.set_head(KnownHead(device=device, seq=commit.step.seq, hash=commit.step.hash, seen_s=0))
+
+    done = Rebuilt(step=position.previous, term=position.term)
+    steps = [(device, seq) for seq in range(position.next_seq, position.next_seq + ahead)]
+    await apply_commits(database, objects, trust, steps, done, note=note)
+    database.adopt(device)
+    write_facts(database, done.packs.values())
+    return gone
+
+
+def _undo(database: Database, seq: int, folder: bytes) -> None:
+    """What waits in the outbox, newest first."""
+    ledger = Ledger(database.connection)
     waiting = ledger.waiting(ledger.newest_outbox())
+    if waiting:
+        changesets = ledger.changesets(waiting[0].n, waiting[-1].n)
+        aside.note(database, list(aside.pieces(database, changesets, folder)))
     for row in reversed(waiting):
         (changeset,) = ledger.changesets(row.n, row.n)
         undo = replication.inverted(changeset)
         with database.unlogged() as connection:
             replication.apply(connection, undo, replication.count(connection, undo))
-        ledger.mark_frozen(row.n, row.n, position.next_seq)
+        ledger.mark_frozen(row.n, row.n, seq)
     ledger.forget_dropped(ledger.newest_outbox())
-    done = Rebuilt(step=position.previous, term=position.term)
-    steps = [(device, seq) for seq in range(position.next_seq, position.next_seq + ahead)]
-    await apply_commits(database, objects, trust, steps, done)
-    database.adopt(device)
-    write_facts(database, done.packs.values())
-    gone = []
-    for number in ledger.unshipped_packs():
-        pack = packs.get(number)
-        if pack is not None and packs.copies(number):
-            packs.set_local(number, pack.stored_bytes, SHIPPED)
-        else:
-            packs.delete_local(number)
-            gone.append(number)
-    own = device << COUNTER_BITS
-    newest = max([own, *(number for number in done.packs if number >> COUNTER_BITS == device)])
-    stream.store(
-        database,
-        replace(
-            position,
-            term=done.term,
-            next_seq=done.step.seq + 1,
-            previous=done.step,
-            pack=max(position.pack, newest),
-        ),
-    )
-    ledger.set_head(KnownHead(device=device, seq=done.step.seq, hash=done.step.hash, seen_s=0))
-    return gone

@@ -35,7 +35,6 @@ from megafs.errors import HostUnreachable, Incomplete, ReadOnly
 from megafs.hosts.directory import DirectoryHost
 from megafs.hosts.wrappers import Request, Wrapped
 from megafs.index.database import Database
-from megafs.index.schema import REPLICATED
 from megafs.index.vault import Vault
 from megafs.model import ROOT_INO, HostId, HostSpec, Policy
 from megafs.sync import recover
@@ -274,9 +273,13 @@ def same_from_the_hosts(world: World, device: Device) -> None:
         await recover.rebuild(database, objects, device.trust, await survey(objects, device.trust))
 
     def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
-        # Copy rows of the last packs come with the next commit; the counter of the device with its next id.
-        tables = [table for table in REPLICATED if table not in ("copy", "device")]
-        return {table: sorted(database.connection.execute(f"SELECT * FROM {table}")) for table in tables}
+        # What is behind the files. Other rows may have changed since all was shipped: collecting never rests.
+        named = " WHERE id IN (SELECT chunk FROM extent)"
+        tables = {"inode": "", "dirent": "", "extent": "", "xattr": "", "chunk": named}
+        return {
+            table: sorted(database.connection.execute(f"SELECT * FROM {table}{which}"))
+            for table, which in tables.items()
+        }
 
     mine = Database(world.paths.index, raw(device.keyring.index_key(device.id)))
     other = Database(world.root / "other.db", raw(bytes(32)), create=True)

@@ -92,7 +92,7 @@ class Vault:
         shutil.copy(self.recovery_key, there.recovery_key)
         urls = [part for number in hosts for part in ("--host", f"file://{self.host(number)}")]
         key = ["--recovery-key-file", str(self.recovery_key), "--yes"]
-        there.megafs("attach", there.name, *urls, *key, *there.unlocking)
+        there.megafs("attach", there.name, *urls, *key, *there.unlocking, timeout_s=10 * UNMOUNT_S)
         return there
 
     @property

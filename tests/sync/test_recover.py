@@ -114,7 +114,7 @@ async def test_an_old_state_is_brought_forward(world: World, tmp_path: Path, aut
     old.assemble()
     ahead = await recover.steps_ahead(old.objects, world.identity.trust, old.stream.position, 1)
     assert ahead > 0
-    await recover.fast_forward(old.database, old.objects, world.identity.trust, signer, ahead)
+    await recover.fast_forward(old.database, old.objects, world.identity.trust, signer, ahead, b"folder")
     await old.commits.durable_now()
     same_content(one, old)
     assert old.stream.position.next_seq == one.stream.position.next_seq
