@@ -1,11 +1,15 @@
 """contrib/simulate: repeatable, orders policies as it must, agrees with the exact chain where that applies."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from megafs.config import Settings
+from megafs.sync import scrub
 
 SCRIPT = Path(__file__).parent.parent.parent / "contrib" / "simulate"
 
@@ -37,3 +41,17 @@ def test_it_agrees_with_the_chain_of_hosts_alone():
     for policy in ("1-copy", "2-copies", "2+1"):
         share, probability, _ = rows[policy]
         assert share == pytest.approx(probability, rel=0.25)
+
+
+def test_its_defaults_are_what_the_code_does():
+    shown = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout
+    told = dict(re.findall(r"--([a-z-]+) N +default ([0-9.e+-]+)", shown))
+    assert float(told["scrub-a-day"]) == scrub.A_DAY
+    assert float(told["gone-days"]) * 86_400 == Settings().host_gone_s
+
+
+def test_less_scrubbing_and_later_repair_lose_more():
+    world = ("--vaults", 200, "--gigabytes", 20, "--decay-share", 1e-3)
+    base = simulated(*world)
+    assert simulated(*world, "--scrub-a-day", 1)["2+2"][0] > 2 * base["2+2"][0]
+    assert simulated(*world, "--gone-days", 60)["2+2"][1] > 10 * base["2+2"][1]
