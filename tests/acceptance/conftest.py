@@ -18,7 +18,7 @@ FILE_BYTES_MOST = 1 << 20
 SOURCES = ("/usr/include", "/usr/share/doc", "/usr/share/perl", "/usr/lib/python3", "/usr/share", "/usr/lib")
 PROGRAMS = (
     *("rsync", "git", "sqlite3", "borg", "restic", "rsnapshot", "tar", "unzip", "zip", "setfacl", "setfattr"),
-    *("fio", "stress-ng", "dbench", "/usr/sbin/bonnie++", "pg_ctlcluster"),
+    *("fio", "stress-ng", "dbench", "faketime", "/usr/sbin/bonnie++", "pg_ctlcluster"),
 )
 
 steps: list[tuple[str, float]] = []

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class Vault:
     state: Path
     name: str = "drive"
     options: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the daemon, beside the test's own
     hosts_in: Path | None = None  # where the host folders are; None: in ``base``
     daemon: subprocess.Popen[bytes] | None = field(default=None, init=False)
     log_read: dict[Path, int] = field(default_factory=dict, init=False)
@@ -105,7 +106,10 @@ class Vault:
         assert self.daemon is None, "mounted already"
         arguments = ["mount", self.name, str(self.mountpoint), "--foreground", *self.options, *self.unlocking]
         with (self.base / "daemon.out").open("ab") as said:
-            self.daemon = subprocess.Popen(self.command(*arguments), cwd=repository, stdout=said, stderr=said)
+            environment = {**os.environ, **self.environment}
+            self.daemon = subprocess.Popen(
+                self.command(*arguments), cwd=repository, stdout=said, stderr=said, env=environment
+            )
         limit = time.monotonic() + MOUNT_S
         while not answers(self.mountpoint):
             if self.daemon.poll() is not None:

@@ -36,6 +36,7 @@ class Proxy:
         self.port = 0
         self.faults = Faults()
         self.connections = 0
+        self._silenced = 0  # connections up to this one
         self.bytes_up = 0
         self.bytes_down = 0
         self._target = target
@@ -51,8 +52,13 @@ class Proxy:
             yield proxy
             nursery.cancel_scope.cancel()
 
+    def silence(self) -> None:
+        """Connections made until now take everything and pass nothing: as after a night behind a router."""
+        self._silenced = self.connections
+
     async def _serve(self, client: trio.SocketStream) -> None:
         self.connections += 1
+        number = self.connections
         if self.faults.reset:
             _reset(client)
             return
@@ -62,16 +68,16 @@ class Proxy:
             _reset(client)
             return
         async with client, server, trio.open_nursery() as nursery:
-            nursery.start_soon(self._direction, client, server, nursery.cancel_scope, True)
-            nursery.start_soon(self._direction, server, client, nursery.cancel_scope, False)
+            nursery.start_soon(self._direction, client, server, nursery.cancel_scope, number, True)
+            nursery.start_soon(self._direction, server, client, nursery.cancel_scope, number, False)
 
     async def _direction(
-        self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope, is_up: bool
+        self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope, number: int, is_up: bool
     ) -> None:
         """Read as fast as it comes; a second task writes each piece when its time has come, so delay costs no rate."""
         send, receive = trio.open_memory_channel[tuple[float, bytes]](PIECES_IN_FLIGHT)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._deliver, receive, source, sink, both, is_up)
+            nursery.start_soon(self._deliver, receive, source, sink, both, number, is_up)
             with suppress(*BROKEN):
                 while piece := await source.receive_some(PIECE_BYTES):
                     await send.send((trio.current_time() + self.faults.delay_s, piece))
@@ -83,6 +89,7 @@ class Proxy:
         source: trio.SocketStream,
         sink: trio.SocketStream,
         both: trio.CancelScope,
+        number: int,
         is_up: bool,
     ) -> None:
         passed = 0
@@ -95,7 +102,7 @@ class Proxy:
                     _reset(source)
                     _reset(sink)
                     break
-                if self.faults.blackhole:
+                if self.faults.blackhole or number <= self._silenced:
                     continue
                 allowed = self.faults.cut_up_after if is_up else self.faults.cut_down_after
                 whole, piece = piece, piece if allowed is None else piece[: max(0, allowed - passed)]
