@@ -3,6 +3,7 @@
 rclone, moto_server, wsgidav and weed are test dependencies beside the interpreter; sshd and nginx are the system's.
 """
 
+import hmac
 import json
 import os
 import shutil
@@ -10,9 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -105,8 +108,8 @@ def moto(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def rclone(folder: Path, kind: str) -> Iterator[Server]:
-    """``rclone serve s3|webdav|sftp``."""
+def rclone(folder: Path, kind: str, *more: str) -> Iterator[Server]:
+    """``rclone serve s3|webdav|sftp``, with ``more`` options."""
     port, root = free_port(), folder / "root"
     (root / "bucket").mkdir(parents=True)
     place = ("--addr", f"127.0.0.1:{port}", "--config", "/dev/null")
@@ -120,8 +123,33 @@ def rclone(folder: Path, kind: str) -> Iterator[Server]:
         known = _known_hosts(folder, folder / "host_key.pub", port)
         extra = (*extra, "--key", str(folder / "host_key"))
         url += f"?known_hosts={known}"
-    with started(folder, "rclone", "serve", kind, *place, *extra, str(root), ready=lambda: _answers(port)) as process:
+    command = ("rclone", "serve", kind, *place, *extra, *more, str(root))
+    with started(folder, *command, ready=lambda: _answers(port)) as process:
         yield Server(url=url, secrets=secrets, port=port, root=root, process=process)
+
+
+NEWLINES = "\n" * 12
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # the emulator's
+
+
+@contextmanager
+def azurite(folder: Path) -> Iterator[Server]:
+    """Microsoft's emulator of Azure Blob Storage (npm install azurite); it checks signatures."""
+    port, account = free_port(), "devstoreaccount1"
+    command = ("azurite-blob", "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder))
+    with started(folder, *command, "--skipApiVersionCheck", "--silent", ready=lambda: _answers(port)) as process:
+        stamp = formatdate(usegmt=True)
+        signed = (
+            f"PUT{NEWLINES}x-ms-date:{stamp}\nx-ms-version:2021-08-06\n/{account}/{account}/bucket\nrestype:container"
+        )
+        signature = hmac.digest(b64decode(AZURE_KEY), signed.encode(), "sha256")
+        headers = {"x-ms-date": stamp, "x-ms-version": "2021-08-06"}
+        headers["Authorization"] = f"SharedKey {account}:{b64encode(signature).decode()}"
+        url = f"http://127.0.0.1:{port}/{account}/bucket?restype=container"
+        with urlopen(Request(url, method="PUT", headers=headers)) as answer:
+            assert answer.status == 201
+        url = f"azblob://{account}@127.0.0.1:{{port}}/bucket/{{folder}}?tls=off&style=path"
+        yield Server(url=url, secrets={"account_key": AZURE_KEY}, port=port, process=process)
 
 
 @contextmanager

@@ -98,8 +98,9 @@ class Http:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            if "CERTIFICATE_VERIFY" in str(error):
-                raise HostRefused(f"{self.label}: its certificate cannot be verified") from error
+            untrusted = _untrusted(error)
+            if untrusted is not None:
+                raise HostRefused(f"{self.label}: its certificate is not trusted ({untrusted})") from error
             raise HostUnreachable(f"{self.label}: {type(error).__name__}") from error
 
     def check(self, answer: httpx.Response, *, words: str = "") -> None:
@@ -165,6 +166,14 @@ def parsed_xml(text: bytes, label: str) -> ElementTree.Element:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise HostUnreachable(f"{label}: XML that cannot be read") from error
+
+
+def _untrusted(error: BaseException | None) -> str | None:
+    """What is wrong with the server's certificate, if that is what this error comes from. On trio the reason stands
+    three causes deep, and nowhere in a text."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error.verify_message if error is not None else None
 
 
 def whole_number(text: str) -> int | None:

@@ -192,11 +192,12 @@ def gs_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStore
 
 
 def azblob_host(url: HostUrl, secrets: Mapping[str, str], label: str) -> ObjectStoreHost:
-    """``azblob://ACCOUNT@ENDPOINT/CONTAINER/PREFIX``."""
+    """``azblob://ACCOUNT@ENDPOINT/CONTAINER/PREFIX``; with ``?style=path`` the account is not in the server's name."""
+    account = f"/{url.user}" if url.options.get("style") == "path" else ""
     return _opened(
         label,
         "azblob",
-        endpoint=f"{_scheme(url)}://{url.server}",
+        endpoint=f"{_scheme(url)}://{url.server}{account}",
         account_name=url.user,
         account_key=secrets["account_key"],
         container=url.folders[0],

@@ -49,7 +49,7 @@ RULES: Mapping[str, UrlRules] = {
         example="azblob://ACCOUNT@ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX",
         user=True,
         folders=1,
-        options=("tls",),
+        options=("tls", "style"),
         secrets=("account_key",),
         wants_secret=True,
     ),

@@ -10,6 +10,7 @@ def server_of(tmp_path_factory):
     """``server_of("moto")`` and so on: the running Server of that name."""
     starters = {
         "moto": servers.moto,
+        "azurite": servers.azurite,
         "rclone s3": lambda folder: servers.rclone(folder, "s3"),
         "rclone webdav": lambda folder: servers.rclone(folder, "webdav"),
         "rclone sftp": lambda folder: servers.rclone(folder, "sftp"),

@@ -15,6 +15,7 @@ from tests.contracts.host import NAME, HostContract, listed
 QUICK = ["moto", "rclone s3", "rclone webdav", "rclone sftp"]
 QUICK += ["openssh"] if servers.has("sshd") else []
 SLOW = [pytest.param(name, marks=pytest.mark.servers) for name in ("seaweedfs", "wsgidav", "nginx")]
+SLOW += [pytest.param("azurite", marks=pytest.mark.servers)] if servers.has("azurite-blob") else []
 ALL = [*QUICK, *SLOW]
 WITH_FOLDERS = [name for name in QUICK if "s3" not in name and name != "moto"]
 

@@ -1,0 +1,75 @@
+"""Servers whose disk is full: SFTP servers and folders say so; these web servers say 500 or 405, which is an error like
+another to whoever puts there: it takes another host. No part of an object stays, and with room all is well again."""
+
+import os
+import subprocess
+from contextlib import aclosing, contextmanager
+
+import pytest
+
+from megafs.errors import HostError, HostFull, ObjectMissing
+from megafs.hosts import open_host
+from tests import servers
+from tests.contracts.host import NAME
+
+pytestmark = [pytest.mark.servers, pytest.mark.needs_root]
+PACK = os.urandom(1 << 20)
+DISK_BYTES = 6 << 20
+
+
+@contextmanager
+def small_disk(folder):
+    """A disk of DISK_BYTES."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+STARTERS = {
+    "rclone s3": lambda folder: servers.rclone(folder, "s3"),
+    "rclone webdav": lambda folder: servers.rclone(folder, "webdav"),
+    "rclone sftp": lambda folder: servers.rclone(folder, "sftp"),
+    "openssh": servers.openssh,
+    "nginx": servers.nginx,
+    "wsgidav": servers.wsgidav,
+    "file": None,
+}
+
+
+SAY_SO = ("rclone sftp", "openssh", "file")
+
+
+def name(number):
+    return NAME[:-1] + "abcdefghijklmnop"[number]
+
+
+@pytest.mark.parametrize("kind", STARTERS)
+async def test_a_full_disk_is_a_full_host(kind, tmp_path) -> None:
+    with small_disk(tmp_path / "disk"):
+        starter = STARTERS[kind]
+        if starter is None:
+            await fill((tmp_path / "disk" / "place").as_uri(), {}, HostFull)
+        else:
+            with starter(tmp_path / "disk" / "server") as server:
+                await fill(server.place("place"), server.secrets, HostFull if kind in SAY_SO else HostError)
+
+
+async def fill(url, secrets, expected) -> None:
+    async with aclosing(open_host(url, secrets=secrets, label="host")) as host:
+        await host.prepare()
+        number = 0
+        with pytest.raises(expected):
+            for number in range(10):
+                await host.put(name(number), PACK)
+        assert number >= 3
+        with pytest.raises(ObjectMissing):
+            await host.head(name(number))
+        for kept in range(number):
+            assert await host.get(name(kept)) == PACK
+        await host.delete(name(0))
+        await host.delete(name(1))
+        await host.put(name(number), PACK)
+        assert await host.get(name(number)) == PACK
