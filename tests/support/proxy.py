@@ -16,12 +16,41 @@ PIECES_IN_FLIGHT = 4096
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
+class Link:
+    """A line that several proxies share, in one direction: so many bytes a second in all, first come first served."""
+
+    def __init__(self, bytes_s: float) -> None:
+        self.bytes_s = bytes_s
+        self._free_at = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure from now on."""
+        self.carried = 0
+        self.first_s = self.last_s = 0.0
+
+    @property
+    def use(self) -> float:
+        """How much of the line was used, between the first and the last byte."""
+        return self.carried / max(self.last_s - self.first_s, 1e-9) / self.bytes_s
+
+    async def carry(self, count: int) -> None:
+        start = max(self._free_at, trio.current_time())
+        self._free_at = start + count / self.bytes_s
+        self.first_s = self.first_s or start
+        self.carried += count
+        await trio.sleep_until(self._free_at)
+        self.last_s = trio.current_time()
+
+
 @dataclass(slots=True, kw_only=True)
 class Faults:
     """``up`` is from the client to the server. Byte counts are per connection, from when it was made."""
 
     delay_s: float = 0.0  # each way
     bytes_s: float = 0.0  # each way and connection; 0: any speed
+    link_up: Link | None = None
+    link_down: Link | None = None
     blackhole: bool = False  # takes everything, passes nothing
     reset: bool = False  # new connections and the next piece on old ones meet a reset
     cut_up_after: int | None = None  # then both ends are closed
@@ -96,6 +125,9 @@ class Proxy:
         with suppress(*BROKEN):
             async for due, piece in pieces:
                 await trio.sleep_until(due)
+                link = self.faults.link_up if is_up else self.faults.link_down
+                if link is not None:
+                    await link.carry(len(piece))
                 if self.faults.bytes_s:
                     await trio.sleep(len(piece) / self.faults.bytes_s)
                 if self.faults.reset:
