@@ -23,6 +23,7 @@ from megafs.index.schema import REPLICATED, VERSION
 from megafs.index.vault import Vault
 from megafs.model import COUNTER_BITS, DeviceId, HostId, Kind, PackNumber
 from megafs.sync import aside, stream
+from megafs.sync.checkpoint import EPOCH as CHECKPOINT_EPOCH
 from megafs.sync.objects import Objects
 from megafs.sync.statements import (
     NOTHING,
@@ -222,6 +223,8 @@ def enrol(database: Database, signer: Signer, certificate: bytes, *, term: int, 
     database.adopt(claims.number)
     checkpoint = survey.checkpoint.step if survey.checkpoint is not None else NOTHING
     stream.begin(database, claims.number, term=term, base=done.step, checkpoint=checkpoint)
+    if survey.checkpoint is not None:  # whoever signs in an epoch has cut every part anew in it
+        database.set_state(CHECKPOINT_EPOCH, b"%d" % survey.checkpoint.certificate.claims.epoch)
     note_hosts_contents(Ledger(database.connection), survey)
     write_facts(database, done.packs.values())
 

@@ -174,6 +174,15 @@ def test_a_rotation(place):
     second = place.rotate()
     assert second.epoch == 3
     assert place.with_words() == (place.rows(), 3)
+    another(place)  # that one need not seal all of the index once more
+
+    async def of_former_epoch():
+        async with place.working() as drive:
+            found = [drive.engine.keeping.checkpointer.is_of_former_epoch]
+            drive.engine.database.set_state("checkpoint_epoch", b"2")
+            return [*found, drive.engine.keeping.checkpointer.is_of_former_epoch]
+
+    assert trio.run(of_former_epoch) == [False, True]
 
 
 def test_everything_of_the_index_is_sealed_anew_at_once(place):
