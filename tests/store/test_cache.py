@@ -148,3 +148,30 @@ async def test_a_disk_that_fails_does_not_end_the_task(store, caplog):
     store.disk.free_bytes = broken
     await looked_after(store)
     assert "was not looked after" in caplog.text
+
+
+async def test_what_is_pinned_stays_and_only_that_of_its_pack(store):
+    """Two packs of which one is pinned in part: the other goes, then what is not pinned of the first."""
+    size = LIMIT // 2 - MIB
+    pinned, other = store.add(size, SHIPPED, 1), store.add(size, SHIPPED, 2)
+    store.cache.refresh()
+    kept = {pinned: [(4096, 3 * MIB)]}
+
+    async def asked():
+        return kept
+
+    store.cache.pinned = asked
+    for number in (pinned, other):
+        store.disk.write(number, 0, [b"\1" * (8 * MIB)])
+    await looked_after(store)
+    assert store.here() == {pinned}, "the older one is pinned, so the newer one goes"
+    third = store.add(size, SHIPPED, 3)
+    fourth = store.add(MIB * 10, CLOSED)
+    kept[third] = [(0, size)]
+    store.cache.refresh()
+    await looked_after(store)
+    assert {pinned, third, fourth} <= store.here()
+    assert store.packs.local(pinned)[0] == 3 * MIB - 4096
+    assert store.disk.read(pinned, 4096, 10) == b"\1" * 10
+    assert store.disk.read(pinned, 0, 10) == bytes(10)
+    assert not store.disk.has(pinned, 4 * MIB), "it is fetched again when it is read"
