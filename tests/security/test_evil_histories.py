@@ -260,6 +260,24 @@ async def test_lies_about_sizes_change_no_stat(tmp_path):
         assert await verdict(rig, right) == "right"
 
 
+async def test_lies_in_listings_and_late_answers_change_nothing(tmp_path):
+    """What LIST says is for accounting: nothing is fetched, believed or deleted because of it (A15, A38)."""
+    rig, right = await lived_in(tmp_path)
+    before = {host: puppet.picture() for host, puppet in rig.puppets.items()}
+    made_up = {boot_like_name(): 1 << 40 for _ in range(2000)}
+    for lie in (lambda there: {}, lambda there: made_up, lambda there: dict.fromkeys(there, 0)):
+        rig.evil.listing, rig.evil.delay_s = lie, 0.002
+        assert await verdict(rig, right) == "right"
+        async with rig.running() as drive:
+            await drive.engine.keeping.mirror.watch.look()
+            await drive.engine.keeping.collector.tend()
+            assert drive.engine.alarms.all() == []
+        assert not any(seen.verb == "delete" or seen.name in made_up for seen in rig.brain.transcript)
+        assert all(before[host].items() <= puppet.picture().items() for host, puppet in rig.puppets.items())
+    assert {name async for name, _ in rig.evil.list()} == set(rig.evil.picture()), "the last lie was about sizes"
+    assert not any([size async for _, size in rig.evil.list()]), "the control: it does lie"
+
+
 async def test_rollback_to_every_older_state(tmp_path):
     """Pictures of all hosts after each step are served again (A36): with state it is always noticed, with one honest
     host the newest wins; all hosts together against a device without state is the documented miss."""

@@ -1,12 +1,15 @@
 """Hosts in one hand: they know everything that any of them saw, remember every version, and answer as they are told.
 
-A ``Puppet`` wraps a true host. What it takes it stores; what it says goes through ``deed`` (bytes) and ``size`` (HEAD),
-or comes from ``world``, an older or another picture of itself. All puppets of a ``Brain`` share one transcript.
+A ``Puppet`` wraps a true host. What it takes it stores; what it says goes through ``deed`` (bytes: changed, swapped,
+withheld, injected, cut), ``size`` (HEAD) and ``listing`` (LIST), late by ``delay_s``, or comes from ``world``, an older
+or another picture of itself, another one for each device. All puppets of a ``Brain`` share one transcript.
 """
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+
+import trio
 
 from megafs.errors import ObjectMissing
 from megafs.hosts.protocol import Bytes, Host, checked_name
@@ -55,6 +58,8 @@ class Puppet(Wrapped):
         self.deed: Deed = lambda name, data: data
         self.size: Size = lambda name, size: size
         self.world: Mapping[str, bytes] | None = None  # None: what is stored
+        self.listing: Callable[[dict[str, int]], dict[str, int]] = lambda there: there  # what LIST says
+        self.delay_s = 0.0  # before each answer
 
     def picture(self) -> dict[str, bytes]:
         """What it holds now, to be served later as ``world``."""
@@ -72,6 +77,7 @@ class Puppet(Wrapped):
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         await self._inner.usage()  # a checkpoint, as every request has one
+        await trio.sleep(self.delay_s)
         data = self._served(name)
         served = None if data is None else data[start:stop]
         self.brain.transcript.append(Seen(host=self.label, verb="get", name=name, served=served))
@@ -82,6 +88,7 @@ class Puppet(Wrapped):
     async def head(self, name: str) -> int:
         self.brain.transcript.append(Seen(host=self.label, verb="head", name=name))
         await self._inner.usage()
+        await trio.sleep(self.delay_s)
         data = self._served(name)
         size = self.size(name, None if data is None else len(data))
         if size is None:
@@ -94,5 +101,6 @@ class Puppet(Wrapped):
 
     async def list(self) -> AsyncIterator[tuple[str, int]]:
         self.brain.transcript.append(Seen(host=self.label, verb="list", name=""))
-        async for name, size in self._inner.list():
+        there = {name: size async for name, size in self._inner.list()}
+        for name, size in self.listing(there).items():
             yield name, size
