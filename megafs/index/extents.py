@@ -14,6 +14,8 @@ from megafs.model import ChunkId, ChunkPlace, Ino
 Row = tuple[int, int, ChunkId, int]  # start, stop, chunk, skip
 PLACE = "id, pack, offset, sealed, plain, codec, digest"
 
+LARGEST_BYTES = (1 << 63) - 1  # of a file, and of SQLite's integers
+
 
 class Extents:
     """The content map as rows."""
@@ -33,11 +35,12 @@ class Extents:
             self._doomed.setdefault(Ino(ino), []).append((start, before))
 
     def covering(self, ino: Ino, start: int, stop: int) -> list[Row]:
-        """The extents that share a byte with the range, in order, uncut."""
+        """The extents that share a byte with the range, in order, uncut. Who looks ahead at the end of the largest file
+        may ask for more than there can be."""
         rows = self._connection.execute(
             "SELECT start, stop, chunk, skip, id FROM extent WHERE ino = ?1 AND start < ?3 AND start >= "
             "coalesce((SELECT max(start) FROM extent WHERE ino = ?1 AND start <= ?2), 0) AND stop > ?2 ORDER BY start",
-            (ino, start, stop),
+            (ino, start, min(stop, LARGEST_BYTES)),
         )
         if ino not in self._doomed:
             return [row[:4] for row in rows]

@@ -146,6 +146,27 @@ def test_large_sizes(both: Both) -> None:
     both(operation)
 
 
+def test_the_largest_file(both: Both) -> None:
+    """Up to the last byte that Linux can name. (ext4 ends at 16 TiB, so this is compared with what was written.)"""
+    path, data = both.mount / "file", bytes(range(250)) * 400
+    last = 2**63 - 2  # the offset behind it is the last one
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        assert os.pwrite(fd, data, last - len(data)) == len(data)
+        os.fsync(fd)
+        assert os.fstat(fd).st_size == last
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        found = b"".join(os.pread(fd, 1000, last - len(data) + at) for at in range(0, len(data), 1000))
+        assert found == data
+        assert tried(os.pwrite, fd, b"xyz", last) == "EINVAL"
+        os.ftruncate(fd, last + 1)
+        assert os.pread(fd, 2, last - 1) == data[-1:] + b"\0"
+        os.ftruncate(fd, 3)
+        assert os.pread(fd, 100, 0) == bytes(3)
+    finally:
+        os.close(fd)
+
+
 def test_fallocate(both: Both) -> None:
     for mode in (0, calls.FALLOC_KEEP_SIZE, calls.FALLOC_KEEP_SIZE | calls.FALLOC_PUNCH_HOLE, calls.FALLOC_ZERO):
 
