@@ -32,13 +32,13 @@ def main(name: str, seconds: str) -> None:
         parse, valid = parsers()[name].parse, parsers()[name].valid
 
     def one(data: bytes) -> None:
-        began, sentence = time.monotonic(), ""
+        began, sentence = time.thread_time(), ""
         try:
             parse(data)
         except MegaFSError as error:
             sentence = str(error)
         assert "\n" not in sentence, "a message is one line"
-        assert time.monotonic() - began < LONG_S
+        assert time.thread_time() - began < LONG_S
 
     with tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(valid):

@@ -69,14 +69,14 @@ def explore(parser: Parser, examples: int, long_s: float = LONG_S) -> tuple[int,
     def run(data: bytes) -> None:
         nonlocal tried, taken
         tried, sentence = tried + 1, ""
-        began = time.monotonic()
+        began = time.thread_time()  # of this thread alone: a machine may have others to serve
         try:
             parser.parse(data)
             taken += 1
         except MegaFSError as error:
             sentence = str(error)
         assert "\n" not in sentence, "a message is one line"
-        assert time.monotonic() - began < long_s
+        assert time.thread_time() - began < long_s
 
     run()
     return tried, taken
@@ -127,7 +127,7 @@ def test_control_coverage_finds_what_chance_does_not():
     "parse",
     [
         lambda data: data.decode("ascii"),  # another exception
-        lambda data: time.sleep(0.06) if len(data) > 3 else None,  # too slow
+        lambda data: sum(range(5_000_000)) if len(data) > 3 else None,  # too slow
         lambda data: (_ for _ in ()).throw(Corrupt("a\nb")),  # more than a sentence
     ],
     ids=["raises", "hangs", "chatters"],
