@@ -38,12 +38,12 @@ class Change(NamedTuple):
         """As the kernel says that a write has to take away set-id bits (or, with a ctime, chown without an id)."""
         return self[:6] == NOTHING
 
-    def is_by_others(self) -> bool:
-        """Whether this may be a write, truncate or chown, which take away set-id bits: chmod has a mode and a ctime."""
-        _, uid, gid, size, _, _, ctime_ns = self
-        if self.mode is not None and ctime_ns is None:
+    def takes_set_id(self, by: int) -> bool:
+        """Whether this is a write or truncate by anyone but root, or a chown: chmod has a mode and a ctime."""
+        mode, uid, gid, size, _, _, ctime_ns = self
+        if uid is not None or gid is not None or (size is not None and by):
             return True
-        return uid is not None or gid is not None or size is not None or self.asks_nothing()
+        return self.asks_nothing() or (mode is not None and ctime_ns is None)
 
 
 NOTHING = (None,) * 6
@@ -230,8 +230,7 @@ class Namespace:
     def change(
         self, ino: Ino, change: Change, *, by: int = 0, may_set_gid: setid.MayKeep = lambda gid: True
     ) -> Attributes:
-        """SETATTR by user ``by``. The kernel has cleared set-id bits where they must go, but for what ``setid`` says.
-        It owns times that it sends."""
+        """SETATTR by user ``by``. The kernel owns times that it sends; set-id bits go as ``setid`` says."""
         row = self.get(ino)
         _, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, _ = row
         now_ns = self._now_ns()
@@ -244,10 +243,11 @@ class Namespace:
         if change.mode is not None:
             mode = stat.S_IFMT(mode) | stat.S_IMODE(change.mode)
             self._xattrs.after_chmod(ino, mode)
-        if mode & stat.S_ISGID and change.is_by_others() and setid.goes(mode, gid, may_set_gid):
-            if change.asks_nothing() and change.ctime_ns is not None and by != uid:
+        if mode & setid.SET_ID and change.takes_set_id(by):
+            left = setid.left(mode, gid, may_set_gid)
+            if left != mode and change.asks_nothing() and change.ctime_ns is not None and by not in (0, uid):
                 raise Refused(errno.EPERM)  # chown to nobody: Linux refuses it for the bit that it would take away
-            mode &= ~stat.S_ISGID
+            mode = left
         new = Attributes(
             ino,
             mode,

@@ -1,8 +1,9 @@
-"""Which set-id bits a change by somebody else takes away, where Linux leaves that to a FUSE file system. Pure.
+"""Which set-id bits a change by somebody else takes away. Pure.
 
-The kernel itself clears set-user-id, and set-group-id where the group may execute, when a file is written, truncated
-or given away. What it leaves: set-group-id without group execute (setattr_should_drop_sgid in its fs/attr.c) goes
-unless the caller is in the file's group; and nothing is cleared by open with O_TRUNC, which arrives as one request.
+The kernel leaves that to us (fuse.handshake). It sends a SETATTR that changes nothing before a write(2) that has to take
+bits away; truncate, chown and open with O_TRUNC are requests of their own. A kernel that clears the bits itself sends
+the new mode without a change time, and leaves set-group-id without group execute; the same rules then find nothing
+more, or that.
 """
 
 import stat
@@ -12,13 +13,11 @@ SET_ID = stat.S_ISUID | stat.S_ISGID
 MayKeep = Callable[[int], bool]  # whether the caller may give a file of this group the set-group-id bit
 
 
-def goes(mode: int, gid: int, may_keep: MayKeep) -> bool:
-    """Whether the kernel leaves a set-group-id bit that has to go."""
-    return stat.S_ISREG(mode) and mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID and not may_keep(gid)
-
-
-def after_truncating_open(mode: int, gid: int, may_keep: MayKeep) -> int:
-    """The mode of a regular file after open with O_TRUNC by anyone but root."""
-    if mode & stat.S_IXGRP or not may_keep(gid):
+def left(mode: int, gid: int, may_keep: MayKeep) -> int:
+    """The mode after a write, truncate or chown: set-group-id without group execute goes only if the caller is not in
+    the file's group (setattr_should_drop_sgid in Linux's fs/attr.c). Directories keep both."""
+    if stat.S_ISDIR(mode):
+        return mode
+    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not may_keep(gid)):
         mode &= ~stat.S_ISGID
     return mode & ~stat.S_ISUID

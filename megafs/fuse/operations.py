@@ -278,7 +278,7 @@ class Operations(pyfuse3.Operations):
             row = self._names.row(Ino(inode))
             mode = None
             if ctx.uid and row.mode & setid.SET_ID:
-                mode = setid.after_truncating_open(row.mode, row.gid, lambda gid: may_set_gid(ctx, gid))
+                mode = setid.left(row.mode, row.gid, lambda gid: may_set_gid(ctx, gid))
             self._names.change(Ino(inode), Change(size=0, mode=mode))
             self._commits.note_change()
             if mode is not None:  # the kernel would go on with the mode that it knows
