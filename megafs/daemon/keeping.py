@@ -258,8 +258,12 @@ class Keeping:
         return [self._compact, self._reseal, *(part.run for part in (*shipping, *care))]
 
     async def _compact(self) -> None:
+        moves = self.shipper.moves
+        seen = -1
         while True:
             await trio.sleep(COMPACT_EVERY_S)
+            await moves.beyond(seen)
+            seen = moves.count
             await self.compactor.run_once()
 
     async def _reseal(self) -> None:

@@ -2,6 +2,7 @@
 same: the kernel hands over its dirty pages, the mount goes, the last commit is made, the hosts' connections close.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -55,6 +56,8 @@ SICK_S = 1.0  # before a loop goes on that met a sick disk
 READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
 SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in Python (fuse.loop); the default is 5 ms
 LOST = "the index failed, and it is not known which changes are lost: unmount and mount again"
+# Nearly nothing here is in a cycle; at 700 objects, as by default, collecting takes 2 % of an untar.
+GC_THRESHOLDS = (20_000, 20, 20)
 DEFAULT_OPTIONS = ("default_permissions", "subtype=megafs")
 
 
@@ -255,6 +258,8 @@ class Session:
 
     def _mount(self) -> None:
         sys.setswitchinterval(SWITCH_S)
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         loop.install()
         wanted = {*DEFAULT_OPTIONS, *self.options.flags, _Option("fsname=" + _escaped(str(self.engine.paths.root)))}
         if self.options.allow_other:

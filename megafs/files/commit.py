@@ -130,7 +130,7 @@ class Committer:
                 self._newest_pack = max(self._newest_pack, writer.newest_pack)
                 newest = database.commit(self._newest_pack)
             finally:
-                content.release()
+                await content.release()
         finally:
             self._open.set()
         await trio.to_thread.run_sync(database.sync_wal)

@@ -15,9 +15,10 @@ import trio
 from megafs.config import CHUNK_BYTES, MIB, SMALL_CHUNK_BYTES
 from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unavailable
 from megafs.files.ahead import NEAR_BYTES, ReadAhead
+from megafs.files.landing import Landing
 from megafs.files.pending import Group, Pending
 from megafs.files.ranges import Span, clip, overlay
-from megafs.files.settle import SMALL_BYTES, Settler
+from megafs.files.settle import Settler
 from megafs.index.extents import Extents, Row
 from megafs.index.inodes import Inodes
 from megafs.model import ChunkId, ChunkPlace, Ino
@@ -66,7 +67,6 @@ class Content:
         self._pending = Pending()
         self._random: set[Ino] = set()
         self._ahead, self._trips = ReadAhead(), trio.CapacityLimiter(TRIPS)
-        self._held: list[tuple[Group, ChunkPlace | None]] | None = None
         self._flights: dict[Flight, None] = {}  # ordered: the oldest first
         self._landed, self._work = trio.Event(), trio.Event()
         self._slots = trio.Semaphore(FLIGHTS)
@@ -75,6 +75,7 @@ class Content:
         self.errors: dict[Ino, tuple[int, int]] = {}  # (serial, errno) of a late error: each handle reports it once
         self._error_serial = 0
         self.settler = Settler(self.settle)
+        self._landing = Landing(extents, inodes, self._pending, self.settler)
         self.on_change: Callable[[], None] = lambda: None  # content became pending without a request
 
     async def run(self) -> None:
@@ -218,11 +219,7 @@ class Content:
             self._fail(batch, error)
         else:
             self.failing = None
-            for landing in zip(batch, places, strict=True):
-                if self._held is None:
-                    self._land(*landing)
-                else:
-                    self._held.append(landing)
+            await self._landing.arrived(zip(batch, places, strict=True))
         finally:
             del self._flights[flight]
             flight.over.set()
@@ -237,32 +234,13 @@ class Content:
             self._pending.refuse(group)
             self.errors[group[0].ino] = (self._error_serial, error.code)
 
-    def _land(self, group: Group, place: ChunkPlace | None) -> None:
-        landed = self._pending.land(group)
-        if landed and place is not None:
-            self._extents.add_chunk(place)
-        for part, spans in landed:
-            added = 0
-            for span in spans:
-                if place is None:
-                    added -= self._extents.clear(part.ino, span.start, span.stop)
-                else:
-                    skip = part.base + span.skip - part.skip
-                    added += self._extents.write(part.ino, [(span.start, span.stop, place.chunk, skip)])
-                    if span.stop - span.start < SMALL_BYTES:
-                        self.settler.note(part.ino, span.start)
-            self._inodes.grow(part.ino, spans[-1].stop, added)
-
     def hold(self) -> None:
-        """From now on landings wait: the sync that covers everything landed so far begins."""
-        assert self._held is None
-        self._held = []
+        """From now on landings wait (files.landing)."""
+        self._landing.hold()
 
-    def release(self) -> None:
+    async def release(self) -> None:
         """The COMMIT is done, or given up."""
-        held, self._held = self._held or [], None
-        for landing in held:
-            self._land(*landing)
+        await self._landing.release()
 
     async def settle(self, ino: Ino, start: int, stop: int) -> bool:
         """Write what the index has of the range again, in one piece, unless it changes meanwhile or has a hole."""
@@ -323,7 +301,7 @@ class Content:
             if isinstance(source, bytes):
                 wanted.append((span.start, span.stop, ChunkId(source), span.skip))
             elif source is not None:
-                data = source if isinstance(source, bytearray) else source.data  # type: ignore[attr-defined]
+                data = source if isinstance(source, bytearray | memoryview) else source.data  # type: ignore[attr-defined]
                 length = span.stop - span.start
                 out[span.start - start : span.stop - start] = memoryview(data)[span.skip : span.skip + length]
         plains = await self._plains([chunk for _, _, chunk, _ in wanted])

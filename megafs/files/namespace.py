@@ -115,7 +115,10 @@ class Namespace:
         row = self._inodes.insert(mode, uid, gid, rdev, now_ns, parent if is_directory else Ino(0), target)
         self._xattrs.give(row.ino, access, default if is_directory else None)
         self._inodes.link(parent, name, row.ino)
-        self._inodes.touch_and_link(parent, now_ns, 1 if is_directory else 0)
+        if is_directory:
+            self._inodes.touch_and_link(parent, now_ns, 1)
+        else:
+            self._inodes.touch(parent, now_ns)
         return row
 
     def _parent_for(self, parent: Ino, name: bytes) -> Attributes:

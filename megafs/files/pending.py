@@ -8,7 +8,7 @@ brings is only what is still current. Owner: files.content, which moves runs thr
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from megafs.files.ranges import Runs, Span, cover, gaps, gather, total, truncate
+from megafs.files.ranges import Buffer, Runs, Span, cover, gaps, gather, total, truncate
 from megafs.model import Ino
 
 
@@ -19,7 +19,7 @@ class Part:
     ino: Ino
     start: int
     stop: int
-    data: bytearray
+    data: Buffer
     skip: int  # where in ``data`` the byte at ``start`` stands
     base: int
 
@@ -120,7 +120,7 @@ class Pending:
                 held += size
         return batches
 
-    def _depart(self, ino: Ino, node: Node, spans: Sequence[Span[bytearray]]) -> Group:
+    def _depart(self, ino: Ino, node: Node, spans: Sequence[Span[Buffer]]) -> Group:
         group = []
         base = 0
         for span in spans:

@@ -19,6 +19,8 @@ T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 START, STOP = attrgetter("start"), attrgetter("stop")  # bisect calls them in C, log2(n) times
+Buffer = bytearray | memoryview  # a view: read-only, of bytes
+KEPT_BYTES = 4 << 20  # a longer write is copied, so that a part of it that is left does not keep all of it
 RUN_OVERHEAD_BYTES = 256  # a run's span, bytearray header and list entry, measured with tracemalloc and rounded up
 
 
@@ -169,13 +171,14 @@ class Runs:
 
     Each run lies in one window of ``size`` bytes of the file (so runs are chunks already) and owns its bytearray, to
     which sequential writes are appended: as fast as joining pieces (2 GiB/s here), and a
-    million appends of one byte stay a million bytes. Nobody holds a memoryview of ``spans`` across an await: their
+    million appends of one byte stay a million bytes. A window that one write fills is kept as a view of what was
+    written, and copied only when it is written again. Nobody holds a memoryview of ``spans`` across an await: their
     bytes may grow and change. What was taken is never touched again.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.spans: list[Span[bytearray]] = []
+        self.spans: list[Span[Buffer]] = []
         self.bytes = 0
 
     def __bool__(self) -> bool:
@@ -200,8 +203,16 @@ class Runs:
             self._add(start, stop, data)
             return
         view = memoryview(data)
+        # Views keep all of ``data``, so they must be at least half of it.
+        may_keep = view.readonly and 2 * self.size <= len(data) <= KEPT_BYTES
         for low, high in cut(start, stop, self.size):
-            self._add(low, high, view[low - start : high - start])
+            part = view[low - start : high - start]
+            if may_keep and high - low == self.size:
+                self.subtract(low, high)
+                self.spans.insert(bisect_left(self.spans, low, key=START), Span(low, high, part, 0))
+                self.bytes += self.size
+            else:
+                self._add(low, high, part)
 
     def _add(self, start: int, stop: int, data: Bytes) -> None:
         """A write inside one window: into the run that it continues or begins in, else as a run of its own."""
@@ -209,19 +220,29 @@ class Runs:
         if start % self.size == 0 and at < len(self.spans) and self.spans[at].stop == start:
             at += 1  # it ends where this window begins: full, or of the window before
         if at < len(self.spans) and (run := self.spans[at]).start <= start:
-            where = run.skip + start - run.start
+            if stop <= run.stop or run.stop % self.size:
+                run = self._own(at)
+            source, where = run.source, run.skip + start - run.start
             if stop <= run.stop:
-                run.source[where : where + len(data)] = data
+                source[where : where + len(data)] = data
                 return
             if run.skip + run.stop - run.start == len(run.source):  # its bytes end where the buffer ends
                 self.subtract(run.stop, stop)
-                run.source[where:] = data
-                self.spans[at] = Span(run.start, stop, run.source, run.skip)
+                source[where:] = data
+                self.spans[at] = Span(run.start, stop, source, run.skip)
                 self.bytes += stop - run.stop
                 return
         self.subtract(start, stop)
         self.spans.insert(bisect_left(self.spans, start, key=START), Span(start, stop, bytearray(data), 0))
         self.bytes += stop - start
+
+    def _own(self, at: int) -> Span[Buffer]:
+        """The run, its bytes in a buffer that may change."""
+        run = self.spans[at]
+        if not isinstance(run.source, bytearray):
+            held = bytearray(run.source[run.skip : run.skip + run.stop - run.start])
+            run = self.spans[at] = Span(run.start, run.stop, held, 0)
+        return run
 
     def subtract(self, start: int, stop: int) -> None:
         """Forget what the range covers."""
@@ -245,7 +266,7 @@ class Runs:
         """Forget what lies at or beyond ``size``."""
         self.subtract(size, max(size, self.stop))
 
-    def take(self, max_bytes: int) -> list[Span[bytearray]]:
+    def take(self, max_bytes: int) -> list[Span[Buffer]]:
         """Remove and return the first runs: as many as fit into ``max_bytes``, at least one if there is one."""
         count = held = 0
         for span in self.spans:
@@ -257,7 +278,7 @@ class Runs:
         self.bytes -= total(taken)
         return taken
 
-    def take_full(self) -> list[Span[bytearray]]:
+    def take_full(self) -> list[Span[Buffer]]:
         """Remove and return the runs that fill their window: waiting longer would not make their chunks larger."""
         taken = [span for span in self.spans if span.stop - span.start == self.size]
         if taken:
@@ -265,7 +286,7 @@ class Runs:
             self.bytes -= len(taken) * self.size
         return taken
 
-    def take_all(self) -> list[Span[bytearray]]:
+    def take_all(self) -> list[Span[Buffer]]:
         """Remove and return everything."""
         taken, self.spans, self.bytes = self.spans, [], 0
         return taken

@@ -1,9 +1,9 @@
 """Which set-id bits a change by somebody else takes away. Pure.
 
-The kernel leaves that to us (fuse.handshake). It sends a SETATTR that changes nothing before a write(2) that has to take
-bits away; truncate, chown and open with O_TRUNC are requests of their own. A kernel that clears the bits itself sends
-the new mode without a change time, and leaves set-group-id without group execute; the same rules then find nothing
-more, or that.
+The kernel leaves that to us (fuse.handshake). Before a write(2) that has to take bits away it sends a SETATTR that
+changes nothing; truncate, chown and open with O_TRUNC are requests of their own. A kernel that clears the bits itself
+sends the new mode without a change time, and leaves set-group-id without group execute: the same rule then finds
+nothing more, or that.
 """
 
 import stat

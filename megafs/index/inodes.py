@@ -1,6 +1,10 @@
 """Statements on inode, dirent and xattr. Each method is one or a few prepared statements; meaning is in files/.
 
 Rows come back as model values. Nothing here decides whether Linux would allow a change.
+
+The rows of the last few inodes asked for are kept in mind, because requests on one file come one after another. They
+count only as long as nothing but these methods has changed a row of the database: SQLite's own counter of changed rows
+says so, so a change by anybody else, in any table, makes this forget everything.
 """
 
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ from megafs.index.database import Database
 from megafs.model import Attributes, Ino
 
 ATTRIBUTES = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
+REMEMBERED = 64  # inodes: a file, its directory, and those of a few other clients
 JOINED = ", ".join(f"i.{column}" for column in ATTRIBUTES.split(", "))
 
 
@@ -20,21 +25,50 @@ class Inodes:
         self._new_id = database.new_id
         self._execute = database.connection.cursor().execute
         self._connection = database.connection
+        self._changes = database.connection.total_changes
+        self._rows: dict[Ino, Attributes] = {}
+        self._as_of = -1  # how many rows had ever been changed when ``_rows`` were right
 
     def get(self, ino: Ino) -> Attributes | None:
         """The inode's attributes, or None."""
-        row = self._execute(f"SELECT {ATTRIBUTES} FROM inode WHERE id = ?", (ino,)).get
-        return Attributes._make(row) if row is not None else None
+        rows = self._known()
+        known = rows.get(ino)
+        if known is not None:
+            return known
+        found = self._execute(f"SELECT {ATTRIBUTES} FROM inode WHERE id = ?", (ino,)).get
+        if found is None:
+            return None
+        if len(rows) >= REMEMBERED:
+            rows.clear()
+        row = rows[ino] = Attributes._make(found)
+        return row
+
+    def _known(self) -> dict[Ino, Attributes]:
+        """The rows in mind, those of them that are still right. Who changes a row takes this first, then changes the
+        row here and in the database, and then says ``_keep``."""
+        changes = self._changes()
+        if changes != self._as_of:
+            self._rows.clear()
+            self._as_of = changes
+        return self._rows
+
+    def _keep(self) -> None:
+        """What changed just now is in ``_rows`` as well, or is no row of inode."""
+        self._as_of = self._changes()
 
     def insert(
         self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Ino, target: bytes | None
     ) -> Attributes:
         """A new inode with one link (two for a directory). ``parent`` only for directories, else 0."""
-        ino = Ino(self._new_id())
+        rows, ino = self._known(), Ino(self._new_id())
         row = Attributes(
             ino, mode, 2 if parent else 1, uid, gid, rdev, len(target) if target else 0, 0, now_ns, now_ns, now_ns
         )
         self._execute("INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, parent, target))
+        if len(rows) >= REMEMBERED:
+            rows.clear()
+        rows[ino] = row
+        self._keep()
         return row
 
     def insert_root(self, mode: int, uid: int, gid: int, now_ns: int) -> None:
@@ -46,19 +80,30 @@ class Inodes:
 
     def update(self, new: Attributes) -> None:
         """Write back the attributes but ``size`` and ``stored``, which follow the content."""
+        rows = self._known()
+        known = rows.pop(new.ino, None)
         self._execute(
             "UPDATE inode SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, atime_ns = ?7, mtime_ns = ?8, "
             "ctime_ns = ?9 WHERE id = ?1",
             new[:6] + new[8:],
         )
+        if known is not None:
+            rows[new.ino] = Attributes._make(new[:6] + known[6:8] + new[8:])
+        self._keep()
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""
         self._execute("UPDATE inode SET size = ?2 WHERE id = ?1", (ino, size))
 
     def touch(self, ino: Ino, now_ns: int) -> None:
-        """mtime and ctime of a directory that changed."""
-        self._execute("UPDATE inode SET mtime_ns = ?2, ctime_ns = ?2 WHERE id = ?1", (ino, now_ns))
+        """mtime and ctime of a directory that changed; the clock is coarse, so most often they say so already."""
+        rows = self._known()
+        known = rows.pop(ino, None)
+        if known is None or known.mtime_ns != now_ns or known.ctime_ns != now_ns:
+            self._execute("UPDATE inode SET mtime_ns = ?2, ctime_ns = ?2 WHERE id = ?1", (ino, now_ns))
+        if known is not None:
+            rows[ino] = Attributes._make((*known[:9], now_ns, now_ns))
+        self._keep()
 
     def touch_and_link(self, ino: Ino, now_ns: int, links: int) -> None:
         """The same, with ``links`` more subdirectories (each has a '..')."""
@@ -75,7 +120,9 @@ class Inodes:
         self._execute("UPDATE inode SET size = max(size, ?2), stored = stored + ?3 WHERE id = ?1", (ino, size, stored))
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
+        self._known().pop(ino, None)
         self._execute("UPDATE inode SET nlink = ?2, ctime_ns = ?3 WHERE id = ?1", (ino, nlink, now_ns))
+        self._keep()
 
     def delete(self, ino: Ino) -> None:
         """The row and its xattrs; extents are the caller's."""
@@ -106,11 +153,15 @@ class Inodes:
 
     def link(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Add a name. The caller knows that it is free."""
+        self._known()
         self._execute("INSERT INTO dirent VALUES (?, ?, ?, ?)", (self._new_id(), parent, name, ino))
+        self._keep()
 
     def unlink(self, parent: Ino, name: bytes) -> None:
         """Remove a name."""
+        self._known()
         self._execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
+        self._keep()
 
     def point(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Let an existing name stand for another inode; the row, and so the readdir cookie, stays."""

@@ -22,12 +22,15 @@ from megafs.model import PackNumber
 OPEN_FILES = 256
 AHEAD_BYTES = 1 << 20
 FALLOC_FL_PUNCH_HOLE_KEEP_SIZE = 0x03  # linux/falloc.h
+SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
+START_BYTES = 1 << 20  # from here on a write is on its way to the disk at once, so that a sync later finds little to do
 BUFFERS_PER_WRITE = 512  # IOV_MAX is 1024
 ABSENT = bytes(24)  # a salt of zeros: a hole of the sparse file, not damage
 PACK_NAME = re.compile(r"[0-9a-f]{16}\.pack")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 def told(error: OSError) -> MegaFSError:
@@ -116,6 +119,7 @@ class Disk:
 
     def write(self, number: PackNumber, offset: int, buffers: Sequence[bytes]) -> None:
         """All of ``buffers``, one behind the other, at ``offset``."""
+        began = offset
         with as_ours(), self._using(number) as descriptor:
             for first in range(0, len(buffers), BUFFERS_PER_WRITE):
                 part = buffers[first : first + BUFFERS_PER_WRITE]
@@ -127,6 +131,8 @@ class Disk:
                         written = os.pwrite(descriptor, rest, offset + wanted - len(rest))
                         rest = rest[written:]
                 offset += wanted
+            if offset - began >= START_BYTES:  # a hint: what it says does not matter, the sync tells
+                _libc.sync_file_range(descriptor, began, offset - began, SYNC_FILE_RANGE_WRITE)
 
     def sync(self, number: PackNumber) -> None:
         """Everything written to the pack so far is on the disk when this returns."""

@@ -131,8 +131,10 @@ class Checkpointer:
         return self._cut is not None or any(not kept.complete for kept in self._ledger.kept_checkpoints())
 
     async def run(self) -> None:
-        """Make checkpoints when they are due, until cancelled."""
+        """Make checkpoints when they are due, until cancelled. Rests while nothing changes."""
+        moves = self._shipper.moves
         while True:
+            seen = moves.count
             try:
                 self.note_complete()
                 if not self._shipper.claims.is_lost and self.is_due():
@@ -140,7 +142,9 @@ class Checkpointer:
             except MegaFSError as error:  # the local disk refuses: the old checkpoint is still good
                 log.warning("no checkpoint now: %s", error)
                 self._expire_leftovers()
+                seen = -1
             await trio.sleep(LOOK_EVERY_S)
+            await moves.beyond(seen)
 
     def note_complete(self) -> None:
         """See whether the pending checkpoint has reached enough hosts: then heads name it."""
@@ -232,7 +236,7 @@ class Checkpointer:
 
     async def _step_of(self, cut: Cut) -> Step:
         while cut.step is None and self._shipper.boundary_step is None:
-            await self._shipper.moved()
+            await self._shipper.moves.beyond(self._shipper.moves.count)
         step = cut.step or self._shipper.boundary_step
         assert step is not None
         return step

@@ -7,6 +7,7 @@ deletes the last row naming them is durable.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import trio
@@ -81,6 +82,7 @@ class Collector:
         self._commits, self._landscape, self._settings, self._clock = commits, landscape, settings, clock
         self._is_idle = is_idle
         self._unpunched: list[ChunkPlace] = []
+        self._left = False  # the last sweep did not come to the end of what it saw
         self.deleted_objects = 0
 
     @property
@@ -88,26 +90,34 @@ class Collector:
         return self._shipper.claims
 
     async def run(self) -> None:
-        """Sweep and tend until cancelled."""
-        tend_at = trio.current_time()
+        """Sweep and tend until cancelled. Rests while nothing changes."""
+        moves = self._shipper.moves
+        tend_at, tended = trio.current_time(), -1
         while True:
             await trio.sleep(SWEEP_S)
-            if self.claims.is_lost:
-                continue
-            try:
-                await self.sweep()
-                if trio.current_time() >= tend_at:
-                    tend_at = trio.current_time() + TEND_S
-                    await self.tend()
-            except MegaFSError as error:  # the local disk refuses: nothing is lost by collecting later
-                log.warning("collecting pauses: %s", error)
+            seen = moves.count
+            if not self.claims.is_lost:
+                try:
+                    await self.sweep()
+                    if trio.current_time() >= tend_at:
+                        tend_at, tended = trio.current_time() + TEND_S, seen
+                        await self.tend()
+                except MegaFSError as error:  # the local disk refuses: nothing is lost by collecting later
+                    log.warning("collecting pauses: %s", error)
+                    continue
+                if self._left:
+                    continue
+            with trio.move_on_at(tend_at if tended != seen else math.inf):
+                await moves.beyond(seen)
 
     # here
 
     async def sweep(self) -> None:
         """One look at what died since the last."""
+        self._left = True
         for _ in range(SLICES):
             if not self._reap():
+                self._left = False
                 break
             await trio.lowlevel.checkpoint()
         dead: list[ChunkPlace] = []
@@ -117,6 +127,8 @@ class Collector:
             if looked < SLICE_ROWS:
                 break
             await trio.lowlevel.checkpoint()
+        else:
+            self._left = True
         emptied = self._emptied({place.pack for place in dead})
         punchable = self._punchable(dead)
         if dead or emptied or punchable:
@@ -147,7 +159,8 @@ class Collector:
                 self._extents.delete_chunk(chunk)
                 dead.append(place)
             else:
-                continue  # a read is under way; it is looked at again
+                self._left = True  # a read is under way; it is looked at again
+                continue
             settled += 1
         return settled, dead
 

@@ -101,10 +101,10 @@ class Reach:
         before, deadline = -1, 0.0
         while (now_left := left()) > 0:
             self._shipper.claims.check_writable()
-            moved = self._shipper.moved
+            seen = self._shipper.moves.count
             if now_left != before:
                 before, deadline = now_left, trio.current_time() + patience_s
             if trio.current_time() >= deadline:
                 raise Incomplete(f"fsync: durable on this device, but not on {hosts} hosts: too few answer")
             with trio.move_on_at(min(deadline, trio.current_time() + LOOK_S)):
-                await moved()
+                await self._shipper.moves.beyond(seen)

@@ -20,6 +20,7 @@ from megafs.model import HostId, Kind, PackNumber
 from megafs.sync import pace
 from megafs.sync.claims import Claims
 from megafs.sync.lanes import Lanes
+from megafs.sync.moves import Moves
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, PackShipper
 from megafs.sync.statements import Step, step_hash
@@ -97,17 +98,12 @@ class Shipper:
         self._told = False
         self._headless = self._without_head()
         self._woken = trio.Event()
-        self._moved = trio.Event()
+        self.moves = Moves()
 
     def wake(self) -> None:
         """Something changed: look again."""
         self._woken.set()
-        self._moved.set()
-        self._moved = trio.Event()
-
-    async def moved(self) -> None:
-        """Return when anything has changed since the call."""
-        await self._moved.wait()
+        self.moves.note()
 
     def headless(self) -> list[int]:
         """The seqs of commits whose head is not frozen yet."""
@@ -292,14 +288,14 @@ class Shipper:
             return None
         while True:
             self.claims.check_writable()
-            moved, left = self._moved, wait.look()
+            seen, left = self.moves.count, wait.look()
             if left != wait.before:
                 wait.before, wait.deadline = left, trio.current_time() + wait.patience_s
                 return left
             if trio.current_time() >= wait.deadline:
                 raise Incomplete(self._missing(left))
             with trio.move_on_at(min(wait.deadline, trio.current_time() + OPEN_PACK_TICK_S)):
-                await moved.wait()
+                await self.moves.beyond(seen)
 
     def _missing(self, left: Backlog) -> str:
         labels = {state.spec.id: state.spec.label for state in self._landscape.states()}

@@ -96,7 +96,7 @@ class Story:
     async def release(self):
         if self.is_held:
             self.is_held = False
-            self.rig.content.release()
+            await self.rig.content.release()
 
     async def forget(self, which):
         """Unlinked and forgotten; another file takes its name."""

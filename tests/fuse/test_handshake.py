@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from megafs.fuse import loop
 from megafs.fuse.handshake import DONT_MASK, INIT, WANTED, Handshake, asking, offered
 
-
 WRITES = 20
 
 
