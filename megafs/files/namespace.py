@@ -38,12 +38,13 @@ class Change(NamedTuple):
         """As the kernel says that a write has to take away set-id bits (or, with a ctime, chown without an id)."""
         return self[:6] == NOTHING
 
-    def takes_set_id(self, by: int) -> bool:
-        """Whether this is a write or truncate by anyone but root, or a chown: chmod has a mode and a ctime."""
+    def takes_set_id(self, by: int, *, is_file: bool) -> bool:
+        """Whether this is a write or truncate by anyone but root, or a chown: chmod has a mode, and of a file a
+        ctime."""
         mode, uid, gid, size, _, _, ctime_ns = self
         if uid is not None or gid is not None or (size is not None and by):
             return True
-        return self.asks_nothing() or (mode is not None and ctime_ns is None)
+        return self.asks_nothing() or (is_file and mode is not None and ctime_ns is None)
 
 
 NOTHING = (None,) * 6
@@ -246,9 +247,11 @@ class Namespace:
         if change.mode is not None:
             mode = stat.S_IFMT(mode) | stat.S_IMODE(change.mode)
             self._xattrs.after_chmod(ino, mode)
-        if mode & setid.SET_ID and change.takes_set_id(by):
+        is_file = stat.S_ISREG(mode)
+        if mode & setid.SET_ID and change.takes_set_id(by, is_file=is_file):
             left = setid.left(mode, gid, may_set_gid)
-            if left != mode and change.asks_nothing() and change.ctime_ns is not None and by not in (0, uid):
+            is_write = is_file and change.ctime_ns is None
+            if left != mode and change.asks_nothing() and not is_write and by not in (0, uid):
                 raise Refused(errno.EPERM)  # chown to nobody: Linux refuses it for the bit that it would take away
             mode = left
         new = Attributes(

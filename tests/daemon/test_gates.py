@@ -65,14 +65,12 @@ def counted(drive: Drive):
 
 @asynccontextmanager
 async def keeping(rig: Rig):
-    """The engine with every loop that a mount has."""
+    """The engine with every loop that a mount has, but for those that look after hosts by the clock (its heartbeat)."""
     async with rig.running() as drive, trio.open_nursery() as nursery:
-        engine = drive.engine
-        others = engine.keeping.loops()
-        for loop in others:
-            if loop != engine.shipper.run:  # the rig runs it
-                nursery.start_soon(loop)
-        engine.commits.on_durable = lambda: (engine.keeping.wake(), engine.cache.wake())
+        keeping = drive.engine.keeping
+        for loop in (keeping.checkpointer.run, keeping.collector.run, keeping._compact):
+            nursery.start_soon(loop)
+        drive.engine.commits.on_durable = lambda: (keeping.wake(), drive.engine.cache.wake())
         yield drive
         nursery.cancel_scope.cancel()
 
