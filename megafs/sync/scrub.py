@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 DAY_S = 86_400.0
 A_DAY = 460  # objects of each host; 300 would be enough for 95 %, the rest pays for hours with the host away
 TICK_S = 5.0  # so fast is made up for what was missed: a day's worth in 40 minutes
+RETRY_S = 2.0
 RECOUNT_S = 3600.0  # what lies on a host is listed anew this often
 AT_ONCE = 4  # objects of a sweep
 NO_PACK = PackNumber(0)
@@ -161,13 +162,17 @@ class Scrubber:
         self._chance.shuffle(items)
         batch = WHOLE_AT_ONCE if full else AT_ONCE
 
+        async def again(item: Item) -> bool:
+            await trio.sleep(RETRY_S)  # one request that fails is no silence
+            return await self._look(item, full=full, tally=tallies[item.host])
+
         async def one(item: Item) -> None:
             tally = tallies[item.host]
             if item.kind is Kind.PACK and self._care.is_damaged(item.pack, item.host):
                 tally.bad += 1  # counted when it was found, and still so
                 tally.damaged.append(item.pack)
             elif not tally.is_silent:
-                tally.is_silent = not await self._look(item, full=full, tally=tally)
+                tally.is_silent = not await self._look(item, full=full, tally=tally) and not await again(item)
 
         for start in range(0, len(items), batch):
             yield start, len(items)
