@@ -75,6 +75,8 @@ def check_vault(
     device = Device.of(opened)
     with locked(paths):
         database = open_index(paths, device)
+        if not repair:
+            database.leave_wal()
         database.adopt(device.number)
         try:
             return trio.run(_alone, paths, device, database, full, repair, show)

@@ -353,6 +353,11 @@ class Database:
         """Keep a value of this device; durable with the next commit."""
         self.connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
 
+    def leave_wal(self) -> None:
+        """Nothing will be changed: closing must not copy into the file what the WAL holds, either."""
+        if self.wal_bytes():
+            self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
     def close(self) -> None:
         """Commit nothing; end. The open transaction must be empty or is dropped."""
         self._session.close()
