@@ -33,7 +33,8 @@ def test_outcomes(both: Both, seed: int) -> None:
     both(operation)
 
 
-@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.fuzz) for seed in range(300, 330))])
+@pytest.mark.fuzz  # a busy machine may put a tick of the clock between two stamps of one side
+@pytest.mark.parametrize("seed", range(300, 330))
 def test_times(both: Both, seed: int) -> None:
     """Also which of mtime and ctime moved, of what was named and of the directories around it."""
 
