@@ -393,7 +393,7 @@ async def test_the_index_file_with_changed_bytes_is_refused_or_whole(tmp_path):
     rig, right = await lived_in(tmp_path, hosts=1)
     whole = rig.paths.index.read_bytes()
     refused = 0
-    for at in range(0, len(whole), max(1, len(whole) // 25)):
+    for at in range(0, len(whole), max(1, len(whole) // 70)):
         rig.paths.index.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         for beside in ("-wal", "-shm"):
             rig.paths.index.with_name(rig.paths.index.name + beside).unlink(missing_ok=True)
@@ -441,5 +441,5 @@ async def test_control_a_commit_left_out_would_be_seen_in_the_rows(tmp_path, mon
         await verdict(rig, right)
 
 
-def unchained(database, commit, done):
+def unchained(database, commit, done, note):
     done.step, done.term = commit.step, commit.header.term
