@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megafs.index.database import Database
@@ -103,6 +103,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=30)  # each opens an index, which derives a key
 @given(steps=STEPS)
 def test_whatever_happens_it_is_never_more_than_a_day_a_mount_ahead(tmp_path_factory, steps):
     database = Database(tmp_path_factory.mktemp("lasting") / "index.db", bytes(32), create=True)
