@@ -57,6 +57,8 @@ class Settings:
     host_gone_s: float = 3 * 86_400.0  # a host away for longer is written off: its packs are made anew; 0: never
     background_hours: str = ""  # of the day, for scrub, compaction and moving (megafs.hours); empty: all
     ship_hours: str = ""  # of the day, for shipping; a cache half full of what no host has is shipped at any hour
+    lock_idle_s: float = 0.0  # lock after so long without a request; 0: never
+    lock_with_screen: bool = False  # lock when the desktop session does
     entry_timeout_s: float = 3600.0  # how long the kernel may keep names and attributes
     read_patience_s: float = 30.0  # what is not here and no host gives fails with EIO after this long
     durability: str = "local"  # what fsync waits for; or "remote=N": so many hosts
@@ -87,6 +89,7 @@ BOUNDS = (
     ("upload_bytes_s", 0, 1 << 40),
     ("download_bytes_s", 0, 1 << 40),
     ("host_gone_s", 0, 10 * 365 * 86_400),
+    ("lock_idle_s", 0, 30 * 86_400),
     ("entry_timeout_s", 0, 86_400),
     ("read_patience_s", 0.1, 3600),
 )

@@ -15,7 +15,7 @@ EXIT_STATUSES = {
     5: "busy: the vault is in use by another process, or files on the mount are open",
     6: "a host cannot be reached, refuses, is full, or misbehaves",
     7: "incomplete: not everything is on the hosts that the policy wants",
-    8: "this machine is not ready (see megafs doctor), or the vault is not mounted",
+    8: "this machine is not ready (see megafs doctor), or the vault is not mounted, or locked",
     9: "something read back was damaged or forged",
     10: "alarms wait that nobody has acknowledged: megafs alarms",
     130: "stopped by Ctrl-C; nothing is left half done",
@@ -123,6 +123,13 @@ class Incomplete(MegaFSError):
     """Not everything is on every host that the policy wants."""
 
     status = 7
+
+
+class Locked(MegaFSError):
+    """The vault is mounted and locked: its keys are not here."""
+
+    code = errno.EKEYEXPIRED
+    status = 8
 
 
 class NotMounted(MegaFSError):

@@ -16,6 +16,7 @@ from megafs.cli import (
     doctor,
     fetch,
     hosts,
+    lock,
     mount,
     pin,
     policy,
@@ -25,6 +26,7 @@ from megafs.cli import (
     slots,
     status,
     sync,
+    unlock,
     unmount,
     unpin,
 )
@@ -40,8 +42,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: readable in a pipe, and it spares importing rich
     pretty_exceptions_enable=False,
 )
-COMMANDS = [create, mount, status, sync, unmount, attach, hosts, devices, rotate, policy, pin, unpin, fetch]
-for command in (*COMMANDS, check, scrub, alarms, doctor):
+COMMANDS = [create, mount, status, sync, lock, unlock, unmount, attach, hosts, devices, rotate, policy]
+for command in (*COMMANDS, pin, unpin, fetch, check, scrub, alarms, doctor):
     app.command(command.__name__.rpartition(".")[2], epilog=EPILOG)(command.run)
 app.command("recovery-key", epilog=EPILOG)(recovery_key.run)
 app.command("passphrase", epilog=EPILOG)(slots.run)  # the module of this name says where one comes from

@@ -88,6 +88,8 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         dead = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
         left = f"; a dead mount is on {dead.mountpoint}, megafs mount or megafs doctor clears it" if dead else ""
         return [f"{paths.root.name}: not mounted{left}"]
+    if status.locked:
+        return [f"{status.vault}: mounted on {status.mountpoint}, locked; megafs unlock {status.vault} opens it"]
     size = terminal.size_text
     waiting = f"{size(status.unshipped_bytes)} in {status.unshipped_commits} commits"
     text = [

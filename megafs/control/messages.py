@@ -11,6 +11,7 @@ from typing import Annotated
 from megafs import canonical, errors
 from megafs.config import CONTROL_LINE_BYTES
 from megafs.control.scrubbed import Scrubbed
+from megafs.crypto.slot import Opened
 from megafs.errors import Corrupt, MegaFSError
 from megafs.model import Finding
 
@@ -57,6 +58,7 @@ class Request:
     words: str = field(default="", repr=False)  # of boots, rekey, retire: the 24 that hold now, or held
     new_words: str = field(default="", repr=False)  # of rekey and retire
     ino: int = 0  # of pin, unpin, fetch: which inode
+    opened: Opened = field(default_factory=lambda: Opened(body=b""))  # of unlock: the slot file, opened by who asks
     acknowledge: tuple[int, ...] = ()  # of alarms: the numbers of those that their owner has read
 
 
@@ -139,6 +141,7 @@ class Status:
 
     vault: str
     mountpoint: str
+    locked: bool = False  # then nothing else is known
     read_only: str = ""  # why the vault takes no writes; empty: it does
     files: int = 0
     bytes: int = 0  # of content, as the files' sizes say

@@ -17,11 +17,12 @@ import trio
 from megafs import config
 from megafs.control.address import PEER_OPTION, SOCKET_NAME, peer, reachable
 from megafs.control.messages import Message, Progress, Request, failure, line, message
-from megafs.errors import Corrupt, MegaFSError, Usage
+from megafs.errors import Corrupt, Locked, MegaFSError, Usage
 
 log = logging.getLogger(__name__)
 
 
+UNENDING = frozenset({"lock", "unlock"})
 Handler = Callable[[Request], AsyncGenerator[Message, None]]
 
 
@@ -43,16 +44,22 @@ def listening(directory: Path) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(directory: Path, handlers: Mapping[str, Handler], users: Collection[int] = ()) -> AsyncIterator[None]:
+async def serving(
+    directory: Path,
+    handlers: Mapping[str, Handler],
+    users: Collection[int] = (),
+    ended: Callable[[], trio.Event] = trio.Event,
+) -> AsyncIterator[None]:
     """Answer on ``directory/control`` while the body runs; the socket file is gone afterwards.
 
-    Only processes of ``users`` (none given: our own user and root) are answered.
+    Only processes of ``users`` (none given: our own user and root) are answered. ``ended()`` is asked when a call
+    begins: the event breaks it off, but for those that bring it about.
     """
     users = users or (0, os.geteuid())
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening(directory)))
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_accept, listener, handlers, users)
+            nursery.start_soon(_accept, listener, handlers, users, ended)
             yield
             nursery.cancel_scope.cancel()
     finally:
@@ -62,7 +69,12 @@ async def serving(directory: Path, handlers: Mapping[str, Handler], users: Colle
             await listener.aclose()
 
 
-async def _accept(listener: trio.SocketListener, handlers: Mapping[str, Handler], users: Collection[int]) -> None:
+async def _accept(
+    listener: trio.SocketListener,
+    handlers: Mapping[str, Handler],
+    users: Collection[int],
+    ended: Callable[[], trio.Event],
+) -> None:
     seats = trio.Semaphore(config.CONTROL_CLIENTS)
     async with trio.open_nursery() as nursery:
         while True:
@@ -74,21 +86,26 @@ async def _accept(listener: trio.SocketListener, handlers: Mapping[str, Handler]
                 await stream.aclose()
                 seats.release()
                 continue
-            nursery.start_soon(_serve, stream, handlers, seats)
+            nursery.start_soon(_serve, stream, handlers, seats, ended)
 
 
-async def _serve(stream: trio.SocketStream, handlers: Mapping[str, Handler], seats: trio.Semaphore) -> None:
+async def _serve(
+    stream: trio.SocketStream,
+    handlers: Mapping[str, Handler],
+    seats: trio.Semaphore,
+    ended: Callable[[], trio.Event],
+) -> None:
     try:
         async with stream:
             try:
-                await _answer(stream, handlers)
+                await _answer(stream, handlers, ended)
             except* (trio.BrokenResourceError, trio.TooSlowError):
                 log.info("control: a client went away")
     finally:
         seats.release()
 
 
-async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler], ended: Callable[[], trio.Event]) -> None:
     try:
         with trio.fail_after(config.CONTROL_REQUEST_S):
             asked = message(await _request_line(stream))
@@ -97,17 +114,24 @@ async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) ->
     except (Corrupt, Usage) as error:
         await _send(stream, failure(error))
         return
+    end = trio.Event() if asked.call in UNENDING else ended()
+    answered = False
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_at_hangup, stream, nursery.cancel_scope)
+        nursery.start_soon(_cancel_at, end, nursery.cancel_scope)
         try:
             async with aclosing(handlers[asked.call](asked)) as answers:
                 async for told in answers:
+                    answered = not isinstance(told, Progress)
                     await _send(stream, told)
-                    if not isinstance(told, Progress):
+                    if answered:
                         break
         except MegaFSError as error:
+            answered = True
             await _send(stream, failure(error))
         nursery.cancel_scope.cancel()
+    if end.is_set() and not answered:
+        await _send(stream, failure(Locked("the vault was locked meanwhile; megafs unlock opens it")))
 
 
 async def _request_line(stream: trio.SocketStream) -> bytes:
@@ -121,6 +145,11 @@ async def _request_line(stream: trio.SocketStream) -> bytes:
         if text.endswith(b"\n"):
             return bytes(text[:-1])
     raise Corrupt("control: a request that is not one line")
+
+
+async def _cancel_at(end: trio.Event, scope: trio.CancelScope) -> None:
+    await end.wait()
+    scope.cancel()
 
 
 async def _cancel_at_hangup(stream: trio.SocketStream, scope: trio.CancelScope) -> None:

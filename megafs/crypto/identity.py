@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from megafs.canonical import LATER, Size, encode
 from megafs.crypto.keys import Keyring
-from megafs.crypto.seal import KEY_BYTES, Random, same
+from megafs.crypto.seal import KEY_BYTES, Random, same, wipe
 from megafs.errors import Unauthentic
 from megafs.model import Bytes, VaultId
 
@@ -117,6 +117,12 @@ class SigningKey:
     def sign(self, purpose: Purpose, vault: VaultId, body: Bytes) -> bytes:
         """64 bytes."""
         return self._private.sign(_signed_bytes(purpose, vault, body))
+
+    def forget(self) -> None:
+        """Let go of the secret, whoever still refers to this key; it signs nothing any more."""
+        wipe(self.seed)
+        self.seed = b""
+        del self._private
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(public={self.public.hex()[:8]})"

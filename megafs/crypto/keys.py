@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Annotated, Self
 
 from megafs.canonical import Between, Size
-from megafs.crypto.seal import KEY_BYTES, Random, context, digest, expand, open_sealed, same, seal
+from megafs.crypto.seal import KEY_BYTES, Random, context, digest, expand, open_sealed, same, seal, wipe
 from megafs.errors import Corrupt, Unauthentic
 from megafs.model import Bytes, ChunkId, ChunkPlace, DeviceId, HostId, Kind, PackId, VaultId
 
@@ -96,6 +96,16 @@ class Keyring:
         """For the slot and boot bodies; holds the secrets."""
         entries = (EpochSecret(epoch=epoch, secret=self.secrets[epoch]) for epoch in sorted(self.secrets))
         return KeyringFields(vault=self.vault, secrets=tuple(entries))
+
+    def forget(self) -> None:
+        """Let go of every secret, whoever still refers to this keyring; it opens nothing any more."""
+        for keys in self._keys.values():
+            wipe(keys.meta, keys.chunk)
+        wipe(*self.secrets.values())
+        self._keys = {}
+        self.secrets = MappingProxyType({})
+        self._name_key.cache_clear()
+        self._name_key = lru_cache(maxsize=1)(lambda host: b"")
 
     def rotated(self, random: Random = urandom) -> "Keyring":
         """This keyring with a new epoch."""

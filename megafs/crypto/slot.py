@@ -33,7 +33,7 @@ from typing import Self
 
 from megafs.crypto.passphrase import LIMITS, SALT_BYTES, Cost, Derive, Limits, argon2id, passphrase_bytes
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.seal import KEY_BYTES, NO_VAULT, Random, context, digest, expand, open_sealed, same, seal
+from megafs.crypto.seal import KEY_BYTES, NO_VAULT, Random, context, digest, expand, open_sealed, same, seal, wipe
 from megafs.errors import DamagedSlot, Unauthentic, Usage, WrongKey
 from megafs.model import Bytes, Kind
 
@@ -116,6 +116,12 @@ class Opened:
     body: bytes = field(repr=False)
     key: bytes = field(default=b"", repr=False)  # that seals the body; empty: format 1, which has none
     label: str = ""  # of the slot that opened
+
+    def forget(self) -> None:
+        """Let go of the secrets, whoever still refers to this."""
+        wipe(self.body, self.key)
+        object.__setattr__(self, "body", b"")
+        object.__setattr__(self, "key", b"")
 
 
 def new_slot(

@@ -16,6 +16,7 @@ from megafs.canonical import Size
 from megafs.config import Settings, VaultPaths, settings_text
 from megafs.crypto.identity import DeviceCertificate, DeviceKey, EpochCertificate
 from megafs.crypto.keys import Keyring, KeyringFields
+from megafs.crypto.seal import wipe
 from megafs.crypto.slot import Opened
 from megafs.errors import Busy, VaultExists
 from megafs.index.database import Database
@@ -75,6 +76,13 @@ class Device:
             epochs=body.epochs,
             slot_key=opened.key,
         )
+
+    def forget(self) -> None:
+        """Let go of every secret, whoever still refers to this device."""
+        self.keyring.forget()
+        self.signer.key.forget()
+        wipe(self.slot_key)
+        object.__setattr__(self, "slot_key", b"")
 
     def store(self, paths: VaultPaths) -> None:
         """Put this body into the slot file in place of the one that is there, whatever opens the slots. Blocks."""

@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,35 +17,42 @@ import pyfuse3
 import trio
 
 from megafs.config import MountOptions, Settings, VaultPaths, settings_from
+from megafs.control.messages import Done, Message, Request
 from megafs.control.server import Handler, serving
 from megafs.crypto.slot import Opened
-from megafs.daemon import anew, process, secrets
+from megafs.daemon import anew, process, screen, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
 from megafs.daemon.catchup import LOOK_S, catch_up
+from megafs.daemon.cure import cure_named, first
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
 from megafs.daemon.hostcalls import HostCalls
 from megafs.daemon.hosts import Opener, connected
+from megafs.daemon.locking import Locking
+from megafs.daemon.mountoptions import limited, mount_options
 from megafs.daemon.pincalls import PinCalls
 from megafs.daemon.recoverycalls import RecoveryCalls
 from megafs.daemon.rescue import Rescue
 from megafs.daemon.scrubcalls import ScrubCalls
 from megafs.errors import (
-    DamagedIndex,
     DiskError,
     HostError,
     MegaFSError,
     NotMounted,
     ReadOnly,
     Unavailable,
+    WrongKey,
 )
 from megafs.fuse import loop
+from megafs.fuse.handover import hand_over
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
+from megafs.hosts import Stack
 from megafs.index.database import SICK
 from megafs.index.vault import Vault
+from megafs.model import HostId
 from megafs.sync.states import STATE
 
 log = logging.getLogger(__name__)
@@ -58,16 +64,6 @@ SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in 
 LOST = "the index failed, and it is not known which changes are lost: unmount and mount again"
 # Nearly nothing here is in a cycle; at 700 objects, as by default, collecting takes 2 % of an untar.
 GC_THRESHOLDS = (20_000, 20, 20)
-DEFAULT_OPTIONS = ("default_permissions", "subtype=megafs")
-
-
-class _Option(str):
-    """A mount option of any bytes: pyfuse3 encodes options as ASCII, state directories need not be."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        return os.fsencode(str(self))
 
 
 def run(
@@ -98,45 +94,13 @@ def run(
         trio.run(serve)
 
 
-@contextmanager
-def cure_named(name: str) -> Iterator[None]:
-    """An index that cannot be read, as one sentence that says what to do."""
-    found: list[Exception] = []
-    try:
-        yield
-    except* (DamagedIndex, *SICK) as group:
-        found.append(first(group))
-    if found:
-        raise DamagedIndex(
-            f"the index of {name} is damaged ({found[0]}); this rebuilds it from the hosts: "
-            f"megafs attach --repair {name} --host URL … --recovery-key-file FILE"
-        ) from found[0]
-
-
-def first(error: Exception) -> Exception:
-    """One of a group of groups."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def limited(settings: Settings, options: MountOptions) -> Settings:
-    """The settings with the limits that this mount asks for."""
-    return replace(
-        settings,
-        upload_bytes_s=options.upload_bytes_s or settings.upload_bytes_s,
-        download_bytes_s=options.download_bytes_s or settings.download_bytes_s,
-        durability=options.durability or settings.durability,
-    )
-
-
 class Session:
     """Owner of the mount and of the nursery that everything runs in."""
 
     def __init__(self, engine: Engine, mountpoint: Path, options: MountOptions, opener: Opener) -> None:
         self.engine, self.mountpoint, self.options = engine, mountpoint, options
         self._former: Engine | None = None  # requests that began before the index failed may still read through it
-        self._opener = opener
+        self._opener, self._paths = opener, engine.paths
         self._calls: dict[str, Handler] = {}
         self._answering = trio.Event()
         self.operations = Operations(
@@ -147,6 +111,7 @@ class Session:
             timeout_s=engine.settings.entry_timeout_s,
             space=self._space,
         )
+        self.locking = Locking(engine.paths.root.name, mountpoint, self.operations)
         if options.read_only:
             self.operations.read_only = "mounted read-only"
         engine.takeover.tell = self._taken_over
@@ -175,9 +140,9 @@ class Session:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until unmounted; then commit for the last time."""
-        engine = self.engine
-        purged = engine.names.purge_left_over()
-        log.info("mounting %s; %d unlinked inodes of the last time purged", engine.paths.root.name, purged)
+        name, settings = self._paths.root.name, self.engine.settings
+        purged = self.engine.names.purge_left_over()
+        log.info("mounting %s; %d unlinked inodes of the last time purged", name, purged)
         await self._look_for_claims()
         self._mount()
         try:
@@ -186,53 +151,129 @@ class Session:
                 nursery.start_soon(self._answer)
                 nursery.start_soon(self._obey_signals)
                 nursery.start_soon(self._tell_when_ready, ready)
+                nursery.start_soon(self._lock_when_asked, settings)
                 await pyfuse3.main(min_tasks=READERS)
-                await self._last_commit()
+                if not self.locking.is_locked:
+                    await self._last_commit()
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=True)
             loop.uninstall()
-        log.info("unmounted %s", engine.paths.root.name)
+        log.info("unmounted %s", name)
 
     async def _live(self) -> None:
-        """The loops, and once more with another engine whenever the index failed and can be read again."""
+        """The loops, and once more with another engine after a lock, or when the index failed and can be read again."""
         while True:
-            engine, known = self.engine, None
-            async with trio.open_nursery() as nursery:
-                own = (engine.commits.run, engine.content.run, engine.cache.run, engine.keeper.run)
-                for loop_forever in (*own, *engine.keeping.loops()):
-                    nursery.start_soon(self._outliving, loop_forever)
-                engine.fetcher.on_answer = self._tell_anew
-                nursery.start_soon(self._ask_usage)
-                if not self.options.read_only:
-                    nursery.start_soon(self._outliving, Rescue(engine).run)
-                engine.commits.on_durable = self._on_durable
-                await engine.commits.given_up.wait()
-                await anew.until_well(engine)
-                known = anew.before(engine)
-                if known is None:
-                    self.operations.read_only = LOST
-                    await trio.sleep_forever()
-                nursery.cancel_scope.cancel()
-            assert known is not None
-            self.engine = await anew.begin(engine, known, self.operations, self._anew)
+            known = await self._end_of_life(self.engine)
+            if known is None:
+                await self._be_locked()
+                continue
+            former, self.engine = self.engine, await anew.begin(self.engine, known, self.operations, self._anew)
             if self._former is not None:
                 self._former.close()
-            self._former = engine
+            self._former = former
             self._calls.update(self._handlers())
+
+    async def _end_of_life(self, engine: Engine) -> anew.Known | None:
+        """The loops until they have to end: because the index failed, or for a lock (None)."""
+        known: anew.Known | None = None
+
+        async def end_if_it_fails(scope: trio.CancelScope) -> None:
+            nonlocal known
+            await engine.commits.given_up.wait()
+            await anew.until_well(engine)
+            known = anew.before(engine)
+            if known is None:
+                self.operations.read_only = LOST
+                await trio.sleep_forever()
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            own = (engine.commits.run, engine.content.run, engine.cache.run, engine.keeper.run)
+            for loop_forever in (*own, *engine.keeping.loops()):
+                nursery.start_soon(self._outliving, loop_forever)
+            engine.fetcher.on_answer = self._tell_anew
+            nursery.start_soon(self._ask_usage)
+            if not self.options.read_only:
+                nursery.start_soon(self._outliving, Rescue(engine).run)
+            engine.commits.on_durable = self._on_durable
+            nursery.start_soon(end_if_it_fails, nursery.cancel_scope)
+            await self.locking.ending.wait()
+            nursery.cancel_scope.cancel()
+        return known
+
+    async def _be_locked(self) -> None:
+        """Without keys until somebody brings them."""
+        locking, engine = self.locking, self.engine
+        await locking.calls_ended()
+        self._calls.update(dict.fromkeys(self._calls, locking.refuse))
+        self._calls.update({"status": locking.status, "lock": self._lock, "unlock": locking.unlock})
+        self.operations.drop()
+        who, settings, stacks = engine.device.id, engine.settings, engine.stacks
+        self.close()
+        del self.engine
+        engine.device.forget()
+        del engine
+        gc.unfreeze()
+        gc.collect()
+
+        def takes(opened: Opened) -> MegaFSError | None:
+            device = Device.of(opened)
+            if device.id != who:
+                return WrongKey("this opens another device's slot file")
+            try:
+                self.engine = self._made(device, settings, stacks, 0)
+            except (MegaFSError, *SICK) as error:
+                return error if isinstance(error, MegaFSError) else DiskError(f"the index cannot be read: {error}")
+            engine = self.engine
+            self._opener.secrets = partial(secrets.read, self._paths, device.keyring)
+            self.operations.begin_anew(engine.names, engine.content, engine.xattrs, engine.commits)
+            self._calls.update(self._handlers())
+            opened.forget()
+            return None
+
+        await locking.wait_for_key(takes)
+
+    async def _lock(self, request: Request) -> AsyncGenerator[Message, None]:
+        if not self.locking.is_locked:
+            await self.locking.lock(self.engine)
+        yield Done(sentences=("It is locked: megafs unlock opens it.",))
+
+    async def _lock_when_asked(self, settings: Settings) -> None:
+        """After idle time, and with the screen."""
+        async with trio.open_nursery() as nursery:
+
+            async def lock() -> None:
+                try:
+                    if not self.locking.is_locked:
+                        await self.locking.lock(self.engine)
+                except MegaFSError as error:
+                    log.warning("not locked: %s", error)
+
+            def ask() -> None:
+                nursery.start_soon(lock)
+
+            if settings.lock_idle_s:
+                nursery.start_soon(self.locking.watch_idle, settings.lock_idle_s, ask)
+            if settings.lock_with_screen:
+                nursery.start_soon(screen.watch, ask)
 
     async def _answer(self) -> None:
         """The CLI's calls; through whichever engine there is."""
         self._calls.update(self._handlers())
-        async with serving(self.engine.paths.root, self._calls):
+        async with serving(self._paths.root, self._calls, ended=lambda: self.locking.ending):
             self._answering.set()
             await trio.sleep_forever()
 
     def _anew(self, former: Engine, given_out: int) -> Engine:
-        database = open_index(former.paths, former.device)
+        return self._made(former.device, former.settings, former.stacks, given_out)
+
+    def _made(self, device: Device, settings: Settings, stacks: dict[HostId, Stack], given_out: int) -> Engine:
+        """Another engine under the same mount."""
+        database = open_index(self._paths, device)
         try:
-            database.adopt(former.device.number, given_out)
-            engine = Engine(former.paths, former.device, database, former.settings, self.options, former.stacks)
+            database.adopt(device.number, given_out)
+            engine = Engine(self._paths, device, database, settings, self.options, stacks)
         except BaseException:
             database.close()  # it holds the lock of who writes
             raise
@@ -240,10 +281,11 @@ class Session:
         return engine
 
     def close(self) -> None:
-        """After the mount has gone."""
-        for engine in (self._former, self.engine):
+        """After the mount has gone, or for a lock."""
+        for engine in (self._former, getattr(self, "engine", None)):
             if engine is not None:
                 engine.close()
+        self._former = None
 
     async def _outliving(self, loop_forever: Callable[[], Awaitable[None]]) -> None:
         """A loop that met an index which its disk does not give: the mount stays, to be read, and says why."""
@@ -261,11 +303,7 @@ class Session:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         loop.install()
-        wanted = {*DEFAULT_OPTIONS, *self.options.flags, _Option("fsname=" + _escaped(str(self.engine.paths.root)))}
-        if self.options.allow_other:
-            wanted.add("allow_other")
-        if self.options.read_only:
-            wanted.add("ro")
+        wanted = mount_options(self._paths.root, self.options)
         try:
             pyfuse3.init(self.operations, str(self.mountpoint), wanted)
         except RuntimeError as error:
@@ -275,7 +313,12 @@ class Session:
         calls = Calls(self.engine, self.mountpoint, self.operations)
         hosts = HostCalls(self.engine, self._opener)
         more = (AlarmCalls(self.engine), RecoveryCalls(self.engine), PinCalls(self.engine), ScrubCalls(self.engine))
-        return {name: handler for part in (calls, hosts, *more) for name, handler in part.handlers().items()}
+        working = {name: handler for part in (calls, hosts, *more) for name, handler in part.handlers().items()}
+        return {
+            **{name: self.locking.counted(handler) for name, handler in working.items()},
+            "lock": self._lock,
+            "unlock": self.locking.unlock,
+        }
 
     async def _look_for_claims(self) -> None:
         """Before anything is accepted, if the hosts answer soon; shipping looks again in any case."""
@@ -325,8 +368,13 @@ class Session:
         pages."""
         mountpoint = str(self.mountpoint)
 
+        is_locked = self.locking.is_locked
+        if is_locked:
+            self.operations.gate.end()
+
         def take_away() -> bool:
-            pyfuse3.syncfs(mountpoint)
+            if not is_locked:
+                hand_over(self.mountpoint)
             helper = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
             return subprocess.run([*helper, "--", mountpoint], check=False, capture_output=True).returncode == 0
 
@@ -343,8 +391,3 @@ class Session:
         for ino in list(engine.names.unlinked):
             engine.names.purge(ino)
         await engine.commits.durable_now()
-
-
-def _escaped(value: str) -> str:
-    """For libfuse's option parser."""
-    return value.replace("\\", "\\\\").replace(",", "\\,")

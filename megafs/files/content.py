@@ -72,6 +72,7 @@ class Content:
         self._slots = trio.Semaphore(FLIGHTS)
         self._nursery: trio.Nursery | None = None
         self.failing: MegaFSError | None = None  # why the last batch could not be stored; None: it could
+        self.ended: MegaFSError | None = None  # why nothing is accepted any more, for good
         self.errors: dict[Ino, tuple[int, int]] = {}  # (serial, errno) of a late error: each handle reports it once
         self._error_serial = 0
         self.settler = Settler(self.settle)
@@ -104,6 +105,8 @@ class Content:
         slow_s = self._admit(len(data))
         if slow_s or pending.dirty + pending.aloft > self._limit:
             await self._make_room(slow_s, len(data))
+            if self.ended is not None:  # meanwhile: it would go to nobody
+                raise self.ended
         window = CHUNK_BYTES if ino in pending.nodes else self._window(ino, start)
         if pending.write(ino, start, data, window) or self.is_pressed():
             self._work.set()
@@ -170,7 +173,7 @@ class Content:
     def end(self, error: MegaFSError) -> set[Ino]:
         """Nothing will be sealed any more: whoever waits for room is told why. Returns the files with content that is
         lost by this."""
-        self.failing = error
+        self.failing = self.ended = error
         self._landed.set()
         return set(self._pending.nodes)
 

@@ -8,14 +8,17 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyfuse3 import FUSEError
 
-from megafs.errors import MegaFSError, NoSpace, ReadOnly, Refused
+from megafs.errors import Locked, MegaFSError, NoSpace, ReadOnly, Refused
+from megafs.fuse.gate import Gate, State, nothing
 from megafs.index.database import SICK
 
 log = logging.getLogger(__name__)
 
 
 class Failing(Protocol):
-    """Who counts and logs what went wrong (fuse.operations)."""
+    """Who has the gate, and counts and logs what went wrong (fuse.operations)."""
+
+    gate: Gate
 
     def note_failure(self, request: str, error: MegaFSError) -> None:
         """An error that is not the caller's own."""
@@ -34,24 +37,37 @@ def answers(
 ) -> Callable[Concatenate[Self, P], Coroutine[Any, Any, R]]:
     """Every error of ours becomes its errno; a bug becomes EIO and a traceback in the log."""
 
+    name = handler.__name__
+
     async def answering(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        gate = self.gate
+        gate.passed += 1
         try:
+            if gate.state is not State.OPEN and not await gate.admit(name, args):
+                return nothing()  # type: ignore[return-value]  # of statfs; fsync's is not looked at
             return await handler(self, *args, **kwargs)
-        except Refused as error:
-            raise FUSEError(error.code) from None
-        except (ReadOnly, NoSpace) as error:  # status says why; the log has it once, where it began
-            raise FUSEError(error.code) from error
-        except MegaFSError as error:
-            self.note_failure(handler.__name__, error)
-            raise FUSEError(error.code) from error
-        except SICK as error:
-            self.index_failed(handler.__name__, error)
-            raise FUSEError(errno.EIO) from error
         except FUSEError:
             raise
-        except Exception:
-            log.exception("bug in %s", handler.__name__)
-            raise FUSEError(errno.EIO) from None
+        except Refused as error:
+            raise FUSEError(error.code) from None
+        except Exception as error:
+            if gate.is_shut:  # it had begun before; what it needs is gone
+                gate.refuse()
+            raise FUSEError(_code(self, name, error)) from error
 
     functools.update_wrapper(answering, handler)
     return answering
+
+
+def _code(operations: Failing, request: str, error: Exception) -> int:
+    """The errno of an error that is not the caller's own, which is counted and logged where its owner wants it."""
+    if isinstance(error, ReadOnly | NoSpace | Locked):  # status says why; the log has it once, where it began
+        return error.code
+    if isinstance(error, MegaFSError):
+        operations.note_failure(request, error)
+        return error.code
+    if isinstance(error, SICK):
+        operations.index_failed(request, error)
+    else:
+        log.error("bug in %s", request, exc_info=error)
+    return errno.EIO

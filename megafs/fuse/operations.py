@@ -15,33 +15,25 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from megafs.config import NAME_BYTES
-from megafs.errors import DiskError, MegaFSError, NoSpace, ReadOnly
+from megafs.errors import DiskError, Locked, MegaFSError, NoSpace, ReadOnly
 from megafs.files import acl, setid
 from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import DOTS, Change, Namespace
 from megafs.files.xattrs import Xattrs
 from megafs.fuse.answers import answers
+from megafs.fuse.gate import Gate
+from megafs.fuse.handles import WRITING, Handle
 from megafs.fuse.replies import Replies
 from megafs.model import Ino
 
 log = logging.getLogger(__name__)
-WRITING = os.O_WRONLY | os.O_RDWR
 ONLY_READING = {"lookup", "getattr", "readlink", "readdir", "read", "statfs", "getxattr", "listxattr"}
 
 
 def kept_time(time_ns: int) -> int:
     """The nearest time that the index can hold: 1677 to 2262. Linux file systems clamp to their range as well."""
     return max(-(1 << 63), min(time_ns, (1 << 63) - 1))
-
-
-class Handle:
-    """One open file: which late errors it has reported."""
-
-    __slots__ = ("flags", "ino", "seen")
-
-    def __init__(self, ino: Ino, flags: int, seen: int) -> None:
-        self.ino, self.flags, self.seen = ino, flags, seen
 
 
 class Operations(pyfuse3.Operations):
@@ -71,6 +63,7 @@ class Operations(pyfuse3.Operations):
         self._open_counts: dict[Ino, int] = {}
         self._forgotten: set[Ino] = set()  # unlinked, forgotten by the kernel, still open
         self._gone: set[Ino] = set()  # open, but the index lost them (begin_anew)
+        self.gate = Gate()
         self.read_only: str = ""  # why; empty: it is not
         self.virtual: Mapping[bytes, Callable[[Ino], Awaitable[bytes]]] = {}  # xattrs that are answered, not stored
         self.durable = commits.durable_now  # what fsync waits for
@@ -85,6 +78,16 @@ class Operations(pyfuse3.Operations):
         self._gone = {ino for ino in self._open_counts if not names.has(ino)}
         for handle in self._handles.values():
             handle.seen = 0
+        late, self.gate.forgotten = self.gate.forgotten, []
+        self._forget(late)
+
+    def open_for_writing(self) -> set[int]:
+        """Inodes whose pages programs may make dirty without asking."""
+        return {handle.ino for handle in self._handles.values() if handle.flags & WRITING}
+
+    def drop(self) -> None:
+        """The vault is locked: nothing of it is reachable from here. Behind a gate that is shut."""
+        del self._names, self._content, self._xattrs, self._commits
 
     def note_failure(self, request: str, error: MegaFSError) -> None:
         """Count and log an error that is not the caller's own; one line each second at most would still name them
@@ -128,16 +131,20 @@ class Operations(pyfuse3.Operations):
         return self._replies.absent() if row is None else self._replies.entry(row)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        unlinked = self._names.unlinked
-        if not unlinked:
-            return
-        for ino, _ in inode_list:
-            if ino in unlinked:
+        inos = [ino for ino, _ in inode_list]
+        if self.gate.is_shut:
+            self.gate.forgotten += inos
+        elif self._names.unlinked:
+            self._forget(inos)
+            self._commits.note_change()
+
+    def _forget(self, inos: Sequence[int]) -> None:
+        for ino in inos:
+            if ino in self._names.unlinked:
                 if ino in self._open_counts:
                     self._forgotten.add(Ino(ino))
                 else:
                     self._names.purge(Ino(ino))
-        self._commits.note_change()
 
     @answers
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -306,7 +313,11 @@ class Operations(pyfuse3.Operations):
         handle = self._handles[fh]
         self._writable()
         self._report_late(handle)
-        await self._content.write(handle.ino, off, buf)
+        try:
+            await self._content.write(handle.ino, off, buf)
+        except Locked:  # while it waited for room; not a byte was taken
+            await self.gate.admit("write", ())
+            await self._content.write(handle.ino, off, buf)
         self._commits.note_change()
         return len(buf)
 
@@ -333,8 +344,7 @@ class Operations(pyfuse3.Operations):
         self._gone.discard(ino)
         if ino in self._forgotten:
             self._forgotten.discard(ino)
-            self._names.purge(ino)
-            self._commits.note_change()
+            await self.forget([(ino, 1)])
 
     @answers
     async def fsync(self, fh: int, datasync: bool) -> None:
