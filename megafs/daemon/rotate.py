@@ -24,12 +24,12 @@ from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
 from megafs.daemon import process, secrets
 from megafs.daemon.catchup import catch_up
+from megafs.daemon.cure import first
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.keeping import DEEP
-from megafs.daemon.run import first
 from megafs.errors import HostError, Incomplete, MegaFSError, Unavailable, Usage, WrongKey
 from megafs.hosts import Stack
 from megafs.index.database import Database

@@ -4,7 +4,7 @@ import trio
 
 from megafs.config import MountOptions, Settings
 from megafs.daemon.hosts import Opener
-from megafs.daemon.run import limited
+from megafs.daemon.mountoptions import limited
 from megafs.model import HostId, HostSpec
 from tests.support.hosts import CountingHost, MemoryHost, SlowHost
 
