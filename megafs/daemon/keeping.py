@@ -1,5 +1,6 @@
 """All between the committed index and the hosts, wired: shipping, checkpoints, collecting, compacting, care."""
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -8,7 +9,9 @@ from typing import Protocol
 import trio
 
 from megafs.config import Settings
+from megafs.crypto.keys import ident_claim
 from megafs.daemon.device import Device
+from megafs.errors import HostError
 from megafs.files.commit import Committer
 from megafs.hosts import Stack
 from megafs.hours import minutes_until
@@ -20,7 +23,7 @@ from megafs.index.inodes import Inodes
 from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.index.vault import Vault
-from megafs.model import HostId
+from megafs.model import HostId, Kind
 from megafs.store.cache import Cache
 from megafs.store.disk import Disk
 from megafs.store.fetcher import HostFetcher
@@ -43,6 +46,8 @@ from megafs.sync.scrub import Scrubber
 from megafs.sync.ship import Shipper
 from megafs.sync.stream import Stream
 from megafs.sync.watch import Watch
+
+log = logging.getLogger(__name__)
 
 COMPACT_EVERY_S = 300.0  # packs are looked through this often
 RESEAL_EVERY_S = 5.0  # a round of at most 32 MiB, while little waits to be shipped
@@ -141,6 +146,7 @@ class Keeping:
             repairer=self.repairer,
             hosts=lambda: self._objects.hosts,
             answers=self._answers,
+            ask=self._ask,
             gone_s=local.settings.host_gone_s,
             clock=time.time,
         )
@@ -159,6 +165,15 @@ class Keeping:
     def _answers(self, host: HostId) -> bool:
         stack = self._local.stacks.get(host)
         return stack is not None and stack.measured.healthy and not stack.measured.refusing
+
+    async def _ask(self, host: HostId) -> None:
+        """Hear of a host that did not answer the last time."""
+        stack = self._local.stacks.get(host)
+        if stack is not None and host in self._objects.hosts and not stack.measured.answers:
+            try:
+                await self._objects.has(host, Kind.CLAIM, ident_claim(1, 0))
+            except HostError as error:
+                log.debug("%s", error)
 
     def _scrubber(self) -> Scrubber:
         local, chance = self._local, secrets.SystemRandom()

@@ -7,7 +7,7 @@ counts again: nothing is sent twice, and what is then too many is removed where 
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 import trio
@@ -37,12 +37,14 @@ class Presence:
         repairer: Repairer,
         hosts: Callable[[], Collection[HostId]],
         answers: Callable[[HostId], bool],
+        ask: Callable[[HostId], Awaitable[None]],
         gone_s: float,
         clock: Callable[[], float],
     ) -> None:
-        """``answers`` says whether a host answered when it was asked last; ``gone_s`` 0: no host is written off."""
+        """``answers`` says whether a host answered when it was asked last; ``ask`` asks it something if it did not: of
+        a host to which nothing is sent just now nobody would hear. ``gone_s`` 0: no host is written off."""
         self._care, self._mirror, self._repairer = care, mirror, repairer
-        self._hosts, self._answers, self._gone_s, self._clock = hosts, answers, gone_s, clock
+        self._hosts, self._answers, self._ask, self._gone_s, self._clock = hosts, answers, ask, gone_s, clock
         self._look_s = min(LOOK_S, gone_s / 4) if gone_s else LOOK_S
 
     async def run(self) -> None:
@@ -53,6 +55,9 @@ class Presence:
 
     async def look(self) -> None:
         """One look at all hosts."""
+        async with trio.open_nursery() as nursery:
+            for host in self._hosts():
+                nursery.start_soon(self._ask, host)
         hosts, absences = list(self._hosts()), self._care.absences()
         present = {host for host in hosts if self._answers(host)}
         for host in hosts:

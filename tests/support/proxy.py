@@ -13,6 +13,7 @@ import trio
 
 PIECE_BYTES = 16 << 10
 PIECES_IN_FLIGHT = 4096
+STATUS = b"HTTP/1.1 %d A Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
@@ -56,6 +57,7 @@ class Faults:
     cut_up_after: int | None = None  # then both ends are closed
     cut_down_after: int | None = None
     corrupt_down_at: int | None = None  # one bit of this byte is turned over
+    status: int = 0  # every HTTP request is answered with this, and the connection closed
 
 
 class Proxy:
@@ -136,6 +138,10 @@ class Proxy:
                     break
                 if self.faults.blackhole or number <= self._silenced:
                     continue
+                if self.faults.status:
+                    if is_up:
+                        await source.send_all(STATUS % self.faults.status)
+                    break
                 allowed = self.faults.cut_up_after if is_up else self.faults.cut_down_after
                 whole, piece = piece, piece if allowed is None else piece[: max(0, allowed - passed)]
                 await sink.send_all(piece if is_up else self._corrupted(piece, passed))

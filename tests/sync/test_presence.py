@@ -27,6 +27,9 @@ class Place:
         care = self.device.care
         world.states = lambda: [replace(s, written_off=s.spec.id in care.written_off()) for s in states()]
 
+    async def ask(self, host: HostId) -> None:
+        """The hosts of this world are known to be there or not."""
+
     def assemble(self, gone_s: float = GONE_S) -> Repairer:
         scrub = scrubber(self.device, list(self.world.memory))
         self.repairer = scrub.repairing
@@ -36,6 +39,7 @@ class Place:
             repairer=self.repairer,
             hosts=lambda: list(self.world.memory),
             answers=lambda host: self.world.dying[host].calls > 0,
+            ask=self.ask,
             gone_s=gone_s,
             clock=self.device.clock,
         )
