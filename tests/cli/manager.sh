@@ -68,6 +68,6 @@ grep -q " $home/v fuse" /proc/self/mounts || echo "unmounted"
 as systemctl --user show megafs@v -p Result
 kill "$manager" && wait "$manager" 2>/dev/null
 for group in "${groups[@]}"; do
-    echo $$ >"$(dirname "$group")/cgroup.procs" && rmdir "$group"
+    echo $$ >"$(dirname "$group")/cgroup.procs" && find "$group" -depth -type d -exec rmdir {} \;
 done
 exit 0
