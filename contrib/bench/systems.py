@@ -229,8 +229,7 @@ class Encfs(FuseSystem):
         return command("encfs", "--version").strip()
 
     def mount(self) -> None:
-        words = ("encfs", "--standard", "-S", self.store, self.mountpoint)
-        command(*words, text=PASSPHRASE + "\n", env={"ENCFS6_CONFIG": str(self.home / "encfs6.xml")})
+        command("encfs", "--standard", "-S", self.store, self.mountpoint, text=PASSPHRASE + "\n")
 
 
 class Cryfs(FuseSystem):
