@@ -158,8 +158,8 @@ def test_a_mount_locks_with_the_screen(bus, drives, folders):
     drive.create()
     with (drive.state / "v" / "vault.toml").open("a") as settings:
         settings.write("lock_with_screen = true\n")
+    logind = Logind(bus)  # before the mount, which listens to who has its name then
     drive.mount()
-    logind = Logind(bus)
 
     def told():
         logind.tell(MINE, screen.SESSION, "Lock")
