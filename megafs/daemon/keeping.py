@@ -203,6 +203,7 @@ class Keeping:
             own=lambda: self._stream.position.previous,
             durable_now=local.commits.durable_now,
             clock=time.time,
+            lasting=self._lasting,
         )
 
     def _shipper(self, lost: Callable[[], None]) -> Shipper:

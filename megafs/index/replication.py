@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import apsw
 
-from megafs.config import CHECKPOINT_PART_BYTES
+from megafs.config import CHECKPOINT_PART_BYTES, NAME_BYTES
 from megafs.errors import Corrupt
 from megafs.index.schema import REPLICATED
 
 INTEGER_KEY = struct.Struct(">Q")  # big endian, so that bytes sort as the numbers do; ids are never negative
 KEY_STOP = b"\xff" * 32  # above every key: blob keys have 16 bytes, text keys are UTF-8 without 0xff
+NAME_COLUMN = 2  # of dirent
 ROW_OVERHEAD_BYTES = 16  # beside the values: op, flags, and a type byte for each column, roughly
 
 
@@ -85,6 +86,29 @@ def count(connection: apsw.Connection, changeset: bytes) -> int:
     except (apsw.Error, UnicodeDecodeError) as error:  # the latter of a table's name or a text that is no UTF-8
         raise Corrupt(f"changeset: {type(error).__name__}") from error
     return found
+
+
+def check_names(changeset: bytes) -> None:
+    """Of a changeset from hosts: no name in it is one that no device of ours can have given. A device that was let in
+    may be evil; what lists or copies a directory must not leave it. Raises Corrupt."""
+    if b"dirent" not in changeset:
+        return
+    try:
+        for change in apsw.Changeset.iter(changeset):
+            name = change.new[NAME_COLUMN] if change.name == "dirent" and change.new is not None else apsw.no_change
+            if name is not apsw.no_change and not _is_name(name):
+                raise Corrupt("changeset: a name that no file can have")
+    except (apsw.Error, UnicodeDecodeError, IndexError) as error:
+        raise Corrupt(f"changeset: {type(error).__name__}") from error
+
+
+def _is_name(name: object) -> bool:
+    return (
+        isinstance(name, bytes)
+        and 0 < len(name) <= NAME_BYTES
+        and name not in (b".", b"..")
+        and not {ord("/"), 0}.intersection(name)
+    )
 
 
 def _columns(connection: apsw.Connection, table: str) -> int:

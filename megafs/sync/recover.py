@@ -128,6 +128,7 @@ async def _apply_checkpoint(
 
     for start in range(0, len(listed.parts), WINDOW):
         for part, changeset in await together(listed.parts[start : start + WINDOW], fetch):
+            replication.check_names(changeset)
             with database.unlogged() as connection:
                 replication.apply(connection, changeset, part.rows)
             database.commit(0)
@@ -198,6 +199,7 @@ def _apply_commit(database: Database, commit: Commit, done: Rebuilt, note: Calla
         raise RolledBack(f"commit {header.seq} of device {header.device} does not follow the one before it")
     if header.schema != VERSION:
         raise Corrupt(f"commit: schema {header.schema}, this program reads {VERSION}")
+    replication.check_names(commit.changeset)
     with database.unlogged() as connection:
         replication.apply(connection, commit.changeset, header.changes)
     Ledger(database.connection).log_applied(commit.changeset, header.seq)

@@ -55,10 +55,13 @@ class Watch:
         own: Callable[[], Step],
         durable_now: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
+        lasting: Callable[[], float],
     ) -> None:
-        """``own`` is the newest commit of this device."""
+        """``own`` is the newest commit of this device. ``clock`` says what is written into alarms, ``lasting`` how long
+        something took: a date that somebody sets makes nobody stale."""
         self._objects, self._ledger, self._vault, self._alarms = objects, ledger, vault, alarms
-        self._trust, self._own, self._durable_now, self._clock = trust, own, durable_now, clock
+        self._trust, self._own, self._durable_now = trust, own, durable_now
+        self._clock, self._lasting = clock, lasting
         self._lost: set[HostId] = set()  # found between two looks
         self.suspicion = trio.Event()  # there are such
 
@@ -145,13 +148,15 @@ class Watch:
 
     def _note_silence(self, host: HostId) -> None:
         """From the first question without an answer on, the machine's own nights not counted."""
-        now_s, own = int(self._clock()), self._own().device
+        now_s, own = int(self._lasting()), self._own().device
         for witness in self._alarms.witnesses():
             if witness.host == host:
-                since_s = min(witness.silent_since_s or now_s, now_s)  # the clock may have been set back
+                since_s = min(witness.silent_since_s or now_s, now_s)  # an older version noted it by the date
                 self._alarms.note(replace(witness, silent_since_s=since_s))
                 if now_s - since_s >= STALE_S and witness.device == own:
-                    self._tell(AlarmKind.STALE, witness, Step(device=own, seq=witness.seq, hash=witness.hash), since_s)
+                    self._tell(
+                        AlarmKind.STALE, witness, Step(device=own, seq=witness.seq, hash=witness.hash), now_s - since_s
+                    )
 
     async def look_for_news(self, writer: int) -> None:
         """Of a device that took the vault over: its newest head, and what it had seen of this one."""
@@ -161,15 +166,15 @@ class Watch:
             seq = await gallop.newest(lambda n: has_head(self._objects, self._trust, writer, n), before)
             if seq > before:
                 head = await read_head(self._objects, self._trust, writer, seq)
-                seen_s = min(head.made_s, int(self._clock()))
+                seen_s = min(head.made_s, int(self._lasting()))
                 known = KnownHead(device=writer, seq=seq, hash=head.step.hash, seen_s=seen_s)
                 self._ledger.set_head(known)
                 self._compare_own(head)
         except (HostError, Unavailable) as error:
             log.info("no host says how far device %d is: %s", writer, error)
-        if known is not None and self._clock() - known.seen_s >= STALE_S:
+        if known is not None and (quiet_s := int(self._lasting()) - known.seen_s) >= STALE_S:
             witness = Witness(host=HostId(b""), device=writer, seq=known.seq, hash=known.hash)
-            self._tell(AlarmKind.STALE, witness, Step(device=writer, seq=known.seq, hash=known.hash), known.seen_s)
+            self._tell(AlarmKind.STALE, witness, Step(device=writer, seq=known.seq, hash=known.hash), quiet_s)
 
     def _compare_own(self, head: Head) -> None:
         """Another device has seen more of us than we have, or something else: our state was put back or copied."""
@@ -179,7 +184,7 @@ class Watch:
                 kind = AlarmKind.OWN_STATE if seen.seq > own.seq else AlarmKind.FORK
                 self._tell(kind, Witness(host=HostId(b""), device=own.device, seq=own.seq, hash=own.hash), seen)
 
-    def _tell(self, kind: AlarmKind, known: Witness, shown: Step, since_s: int = 0) -> None:
+    def _tell(self, kind: AlarmKind, known: Witness, shown: Step, ago_s: int = 0) -> None:
         alarm = Alarm(
             kind=kind,
             host=known.host,
@@ -188,7 +193,7 @@ class Watch:
             known_hash=known.hash,
             shown_seq=shown.seq,
             shown_hash=shown.hash,
-            since_s=since_s or int(self._clock()),
+            since_s=int(self._clock()) - ago_s,
         )
         tell(self._alarms, self._vault, alarm)
 
@@ -196,7 +201,7 @@ class Watch:
         """A device that had nothing to ship for a day says that it is there: a commit of one row, and its head."""
         own = self._ledger.head(self._own().device)
         now_s = int(self._clock())
-        if own is None or now_s - own.seen_s >= HEARTBEAT_S:
+        if own is None or abs(now_s - own.seen_s) >= HEARTBEAT_S:  # set back, the date would silence us
             self._vault.set_setting(HEARTBEAT, str(now_s).encode())
             await self._durable_now()
 

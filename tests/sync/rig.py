@@ -101,6 +101,7 @@ class Device:
 
     def __init__(self, world: World, root: Path, signer: Signer, *, settings: Settings = DEFAULTS) -> None:
         self.world, self.root, self.signer, self.settings = world, root, signer, settings
+        self.date_wrong_by_s = 0.0
         keyring = world.identity.keyring
         (root / "packs").mkdir(parents=True, exist_ok=True)
         is_new = not (root / "index.db").exists()
@@ -138,10 +139,13 @@ class Device:
         """The shipper, as the daemon would make it."""
         start_s, start = time.time(), trio.current_time()
 
-        def clock() -> float:
+        def lasting() -> float:
             return start_s + trio.current_time() - start
 
-        self.clock = clock
+        def clock() -> float:
+            return lasting() + self.date_wrong_by_s
+
+        self.clock, self.lasting = clock, lasting
         landscape = self.world.landscape
         self.stream = Stream(self.database, self.world.identity.keyring, self.signer, clock)
         standing = Standing(term=self.stream.position.term, device=DeviceId(self.signer.certificate.claims.device))
@@ -183,6 +187,7 @@ class Device:
             own=lambda: self.stream.position.previous,
             durable_now=self.commits.durable_now,
             clock=self.clock,
+            lasting=self.lasting,
         )
 
     @asynccontextmanager

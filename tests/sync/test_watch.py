@@ -227,6 +227,55 @@ async def test_heads_of_the_writing_device_withheld_for_two_days(tmp_path, autoj
     two.crash()
 
 
+DAY_S = 24 * HOUR_S
+
+
+@pytest.mark.parametrize("goes_by_the_date", [False, True], ids=["lasting", "control"])
+async def test_a_date_that_somebody_sets_makes_nobody_stale(tmp_path, autojump_clock, goes_by_the_date):
+    """Neither a host nor a device; forward or back. The control is a watch that believes the date."""
+    world = World()
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        await shipped(one)
+    two = await attached(world, tmp_path / "2")
+    one.assemble()
+    if goes_by_the_date:
+        one.lasting = one.clock
+    async with two.shipping():
+        await shipped(two)
+    world.dying[SECOND].calls = 0
+    await one.watch().look_for_news(two.signer.device)
+    await one.watch().look()
+    for one.date_wrong_by_s in (30 * DAY_S, -30 * DAY_S, 3650 * DAY_S, 0):
+        await one.watch().look()
+        await one.watch().look_for_news(two.signer.device)
+    wrongly = {(alarm.host, alarm.device) for alarm in one.alarms.all()}
+    assert wrongly == ({(SECOND, 1), (b"", two.signer.device)} if goes_by_the_date else set())
+    if not goes_by_the_date:
+        one.date_wrong_by_s = 30 * DAY_S
+        await trio.sleep(STALE_S)
+        await one.watch().look()
+        (alarm,) = one.alarms.all()
+        assert (alarm.kind, alarm.host) == (AlarmKind.STALE, SECOND)
+        assert abs(one.clock() - STALE_S - alarm.since_s) < HOUR_S, "and the alarm speaks of dates as the machine does"
+    one.crash()
+    two.crash()
+
+
+async def test_a_date_set_back_does_not_silence_a_device(tmp_path, autojump_clock):
+    world = World()
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        await shipped(one)
+        one.date_wrong_by_s = -30 * DAY_S
+        seq = one.stream.position.next_seq
+        for _ in range(3):
+            await one.watch().beat()
+            await one.sync()
+        assert one.stream.position.next_seq == seq + 1, "once, and then the date counts"
+    one.crash()
+
+
 async def test_control_without_a_heartbeat_a_quiet_device_would_be_missed(tmp_path, autojump_clock):
     world = World()
     one = Device(world, tmp_path / "1", world.identity.signer(1))
