@@ -64,7 +64,9 @@ def seal_up(paths: VaultPaths, keyring: Keyring) -> None:
 
 
 def forget(paths: VaultPaths, keyring: Keyring, url: str) -> None:
-    """Blocks. The host left the vault."""
+    """Blocks. The host left the vault; also what was given for it since the last mount goes. Raises Usage."""
+    if stored_secrets(paths.secrets, url):
+        store_secrets(paths.secrets, url, {})
     kept = _sealed(paths, keyring)
     if kept.pop(checked_url(url).text, None) is not None:
         _seal(paths, keyring, kept)

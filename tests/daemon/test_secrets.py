@@ -43,6 +43,16 @@ def test_what_was_given_while_locked_is_sealed_by_the_next_mount(place):
     secrets.seal_up(paths, keyring)  # nothing to do
 
 
+def test_what_was_given_since_the_last_mount_goes_with_its_host(place):
+    paths, keyring = place
+    secrets.keep_locked(paths, GIVEN)
+    secrets.keep_locked(paths, GivenSecrets(by_url={DAV: {"password": "hunter2-of-dav"}}))
+    secrets.forget(paths, keyring, S3)
+    assert secrets.read(paths, keyring, S3) == {}
+    assert b"hunter2-of-s3" not in everything(paths)
+    assert secrets.read(paths, keyring, DAV) == {"password": "hunter2-of-dav"}, "the control: the others stay"
+
+
 def test_keys_of_another_vault_and_changed_bytes_open_nothing(place, caplog):
     paths, keyring = place
     secrets.keep(paths, paths.root, keyring, GIVEN)
