@@ -21,6 +21,7 @@ from megafs.hours import opens
 from megafs.index.database import SICK
 from megafs.index.packs import live_before
 from megafs.model import HostSpec
+from megafs.placement import obstacle
 
 
 class Calls:
@@ -50,7 +51,7 @@ class Calls:
         elif absence is not None and absence.written_off:
             state = "written off"
         elif measured.answers:
-            state = "full" if measured.full else "ok"
+            state = "full" if self._is_full(spec) else "ok"
         else:
             state = "refused" if measured.refusing else "unreachable"
         packs, stored = engine.packs.on_host(spec.id)
@@ -72,6 +73,11 @@ class Calls:
             scrub_bad=scrubbed.bad,
             scrub_repaired=scrubbed.repaired,
         )
+
+    def _is_full(self, spec: HostSpec) -> bool:
+        """Whether it gets no new packs for want of room, by its word, by a refusal or by its owner's limit."""
+        seen = next(state for state in self._engine.space.states() if state.spec.id == spec.id)
+        return obstacle(seen, self._engine.vault.policy()) == "full"
 
     async def status(self, request: Request) -> AsyncGenerator[Message, None]:
         engine = self._engine

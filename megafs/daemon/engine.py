@@ -1,6 +1,7 @@
 """One vault at work, without a mount: every part, wired. Used by run (with a mount), attach and the tests."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -54,6 +55,7 @@ class Space:
         self._counted: dict[HostId, tuple[int, int]] = {}  # newest copy row when counted, bytes
         self.free: dict[HostId, int | None] = {}
         self.used: dict[HostId, int] = {}
+        self.under_way: Counter[HostId] = Counter()  # by sync.packing
 
     def states(self) -> list[HostState]:
         """Every host as placement sees it now."""
@@ -74,8 +76,7 @@ class Space:
         return states
 
     def _used(self, spec: HostSpec) -> int:
-        """Bytes on the host. Against a limit that its owner set, what we put there counts; what is under way comes on
-        top of it, a few packs at most."""
+        """Bytes on the host. Against a limit that its owner set, what we put there counts, and what is under way."""
         if not spec.limit_bytes:
             return self.used.get(spec.id, 0)
         newest = self._packs.newest_copy()
@@ -83,7 +84,7 @@ class Space:
         if counted != newest:
             used = self._packs.on_host(spec.id)[1]
             self._counted[spec.id] = newest, used
-        return used
+        return used + self.under_way[spec.id]
 
     def recount(self) -> None:
         """Copies may have been deleted."""
@@ -152,7 +153,7 @@ class Engine:
         self.reader.on_fetched = self.cache.wake
         self.cache.durable_now = self.commits.durable_now
         self.space, self.takeover = Space(self.vault, stacks, self.packs, self.care), Takeover()
-        self.landscape = Landscape(states=self.space.states, policy=self.vault.policy)
+        self.landscape = Landscape(states=self.space.states, policy=self.vault.policy, under_way=self.space.under_way)
         self.keeping = Keeping(self, lost=lambda: self.takeover.tell())
         self.keeper = Keeper(database, self.disk, self.reader, limit_bytes=lambda: self.cache.limit_bytes)
         self.cache.pinned = self.keeper.kept

@@ -4,7 +4,8 @@ Answers (also "no such object", "refused", "full") show that the host lives; onl
 After ``failures`` of them in a row each request is answered HostUnreachable at once, until the probe time passes and
 one request may find out whether the host is back; the probe time doubles, with jitter, while it is not.
 
-A host that said it is full counts as full until it takes as much as it refused, or until it may have made room.
+A host that said it is full counts as full until it takes as much as it refused, or until it may have made room. If
+what it says of its free space agreed with that, it is believed as well when it says that there is room again.
 """
 
 import random
@@ -18,7 +19,7 @@ import trio
 from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts.protocol import Host
 from megafs.hosts.wrappers import Request, Wrapped, jittered
-from megafs.model import Statistics
+from megafs.model import Statistics, Usage
 
 Result = TypeVar("Result")
 
@@ -62,6 +63,7 @@ class Measured(Wrapped):
         self.download_bytes_s = 0.0
         self._refused_bytes = 0  # the smallest object that it had no room for; 0: none
         self._refused_at = 0.0
+        self._says_when_full = False
         self.last_error = ""
 
     @property
@@ -146,7 +148,16 @@ class Measured(Wrapped):
         self._sample(request, trio.current_time() - started, received, is_whole=True)
         if request.verb == "put" and request.sent_bytes >= self._refused_bytes:
             self._refused_bytes = 0
+        if isinstance(result, Usage) and result.free_bytes is not None:
+            self._hear(result.free_bytes)
         return result
+
+    def _hear(self, free_bytes: int) -> None:
+        """One that knows only of its disk and not of a quota says all the time that there is room."""
+        if free_bytes < self._refused_bytes:
+            self._says_when_full = True
+        elif self._says_when_full:
+            self._refused_bytes, self._says_when_full = 0, False
 
     def _admit(self) -> bool:
         """Whether this request is the probe; raises HostUnreachable while the circuit is broken."""

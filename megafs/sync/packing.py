@@ -6,8 +6,10 @@ host in another shape. Several packs travel at once, each to its hosts at once.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -43,6 +45,20 @@ class Landscape:
 
     states: Callable[[], Sequence[HostState]]
     policy: Callable[[], Policy]
+    under_way: Counter[HostId] = field(default_factory=Counter)  # bytes being put, which no copy row counts yet
+
+    @contextmanager
+    def putting(self, parts: Iterable[tuple[HostId, int]]) -> Iterator[None]:
+        """Bytes that go to hosts now: counted with what is there, or packs side by side would pass an owner's limit.
+        Entered without an await after placement was asked."""
+        more = Counter[HostId]()
+        for host, size in parts:
+            more[host] += size
+        self.under_way.update(more)
+        try:
+            yield
+        finally:
+            self.under_way.subtract(more)
 
     def enough(self) -> int:
         """On how many hosts a pack or commit must be before anything names it."""
@@ -203,7 +219,8 @@ class PackShipper:
             targets = [part for part in owed if part.host not in failed and part.host in self._objects.hosts]
             if not targets:
                 break
-            await self._put(pack, objects, targets, have, failed)
+            with self._landscape.putting((part.host, len(objects[part.shard].data)) for part in targets):
+                await self._put(pack, objects, targets, have, failed)
         self._settle(pack, have, owed, "; ".join(failed.values()))
 
     def _parts(self, pack: Pack, policy: Policy, is_fresh: bool) -> Mapping[int, StoredPart]:

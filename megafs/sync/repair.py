@@ -21,7 +21,7 @@ from megafs.index.ledger import Ledger
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import HostId, Kind, Pack, PackNumber, Policy, shard_parts
 from megafs.packs import shards
-from megafs.placement import WHOLE, Part, steps
+from megafs.placement import WHOLE, Part, part_bytes, steps
 from megafs.store.disk import Disk
 from megafs.sync.claims import Claims
 from megafs.sync.objects import Objects
@@ -139,12 +139,13 @@ class Repairer:
         # A host that does not answer is found out about by others: reading 16 MiB for it would be in vain.
         reachable = [part for part in plan.make if part.host in self._objects.hosts and states[part.host].is_usable]
         if reachable:
-            try:
-                parts = await self._parts(pack, policy, lost)
-            except (Unavailable, Corrupt) as error:
-                log.warning("pack %d cannot be repaired now: %s", number, error)
-                return
-            await self._make(pack, parts, reachable)
+            with self._landscape.putting((part.host, part_bytes(policy)) for part in reachable):
+                try:
+                    parts = await self._parts(pack, policy, lost)
+                except (Unavailable, Corrupt) as error:
+                    log.warning("pack %d cannot be repaired now: %s", number, error)
+                    return
+                await self._make(pack, parts, reachable)
         if not [part for part in plan.make if part not in self._present(number, lost)]:
             self._ledger.forget_owed(number)
             self._give_up(pack, lost)

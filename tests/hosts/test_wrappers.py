@@ -294,6 +294,22 @@ async def test_a_full_host_is_full_until_it_takes_as_much_as_it_refused(autojump
     assert not host.full
 
 
+@pytest.mark.parametrize("has_quota", [False, True])
+async def test_room_on_a_full_host_is_used_once_it_says_so(has_quota) -> None:
+    """But not at the word of one that never knew that it was full."""
+    memory = MemoryHost(space_bytes=20)
+    host = Measured(memory, label="m")
+    await host.put(NAME, bytes(15))
+    with pytest.raises(HostFull):
+        await host.put(NAME[::-1], bytes(12))
+    if not has_quota:
+        await host.usage()
+        assert host.full
+    memory.objects.clear()
+    await host.usage()
+    assert host.full is has_quota
+
+
 async def test_who_refuses_everything_is_told_from_who_refuses_deletes() -> None:
     refusing = Refusing(MemoryHost())
     refusing.error = HostRefused("h: no")
