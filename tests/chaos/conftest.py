@@ -1,5 +1,5 @@
-"""Drives as in tests/daemon."""
+"""Drives and folders as in tests/daemon."""
 
-from tests.daemon.conftest import drives
+from tests.daemon.conftest import drives, folders
 
-__all__ = ["drives"]
+__all__ = ["drives", "folders"]

@@ -120,8 +120,16 @@ def test_chaos(drives, tmp_path, seed):
         assert refused, "three of five hosts are away: some packs have one shard left"
         assert longest_s < 15
         print(f"three hosts away: {refused} of 12 files EIO, each after at most {longest_s:.1f} s")
+
+        # They are back, and the mount has not been touched: everything is as it was, on every host.
         for site in away:
             site.proxy.faults = copy_of(CALM)
+        started = time.monotonic()
+        back_s = settled(drive, lambda hosts: {host["state"] for host in hosts} == {"ok"}, started)
+        work.check_all()
+        print(f"all back after {back_s:.1f} s: {len(work.files)} files compared")
+        counted = scrubbed(drive)
+        assert counted == (before[0] + rotten, before[1] + rotten)
         drive.unmount()
 
 

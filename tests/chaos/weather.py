@@ -3,7 +3,7 @@
 import random
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,15 +61,15 @@ class Site:
 
 
 @contextmanager
-def sites(root: Path) -> Iterator[list[Site]]:
-    """All servers, each behind a proxy of its own; the proxies live in a thread."""
+def sites(root: Path, kinds: Sequence[str] = KIND_ORDER) -> Iterator[list[Site]]:
+    """These servers, each behind a proxy of its own; the proxies live in a thread."""
     starters = {"openssh": servers.openssh}
     with ExitStack() as running:
         found = [
             running.enter_context(
                 starters[kind](root / str(n)) if kind in starters else servers.rclone(root / str(n), kind.split()[1])
             )
-            for n, kind in enumerate(KIND_ORDER)
+            for n, kind in enumerate(kinds)
         ]
         proxies: list[Proxy] = []
         ready, over = threading.Event(), trio.Event()
@@ -161,6 +161,7 @@ class Workload:
         assert (self.root / name).read_bytes() == self.files[name], f"{name} is not what was written"
 
     def check_all(self) -> None:
+        """Compare everything that must be there, and that nothing else is."""
         assert sorted(path.name for path in self.root.iterdir()) == sorted(self.files)
         for name in sorted(self.files):
             self.check(name)

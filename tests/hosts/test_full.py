@@ -18,10 +18,10 @@ DISK_BYTES = 6 << 20
 
 
 @contextmanager
-def small_disk(folder):
-    """A disk of DISK_BYTES."""
+def small_disk(folder, size=DISK_BYTES):
+    """A disk of so many bytes."""
     folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
         yield
     finally:

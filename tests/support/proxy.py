@@ -67,6 +67,8 @@ class Proxy:
         self.port = 0
         self.faults = Faults()
         self.connections = 0
+        self.open = 0
+        self.most_open = 0  # at once
         self._silenced = 0  # connections up to this one
         self.bytes_up = 0
         self.bytes_down = 0
@@ -98,9 +100,14 @@ class Proxy:
         except OSError:
             _reset(client)
             return
-        async with client, server, trio.open_nursery() as nursery:
-            nursery.start_soon(self._direction, client, server, nursery.cancel_scope, number, True)
-            nursery.start_soon(self._direction, server, client, nursery.cancel_scope, number, False)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            async with client, server, trio.open_nursery() as nursery:
+                nursery.start_soon(self._direction, client, server, nursery.cancel_scope, number, True)
+                nursery.start_soon(self._direction, server, client, nursery.cancel_scope, number, False)
+        finally:
+            self.open -= 1
 
     async def _direction(
         self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope, number: int, is_up: bool
