@@ -74,6 +74,27 @@ CASES = {
         TWO,
         {"bc"},
     ),
+    "operators before room": (
+        [host("a", "x", free_bytes=PACK_BYTES), host("b", "y"), host("c", "y")],
+        TWO,
+        {"ab", "ac"},
+    ),
+    "regions before room": (
+        [host("a", region="1", free_bytes=PACK_BYTES), host("b", region="2"), host("c", region="2")],
+        TWO,
+        {"ab", "ac"},
+    ),
+    "regions before latency": (
+        [host("a", region="1", latency_s=2), host("b", region="2"), host("c", region="2")],
+        TWO,
+        {"ab", "ac"},
+    ),
+    "health before room": (
+        [host("a", healthy=False), host("b", free_bytes=PACK_BYTES), host("c", free_bytes=PACK_BYTES)],
+        TWO,
+        {"bc"},
+    ),
+    "health before price": ([host("a", healthy=False), host("b", price=9.0), host("c", price=9.0)], TWO, {"bc"}),
     "tight is better than nothing": ([host("a", free_bytes=PACK_BYTES), host("b", price=1.0)], TWO, {"ab"}),
     "full": ([host("a", full=True), host("b"), host("c")], TWO, {"bc"}),
     "no room": ([host("a", free_bytes=PACK_BYTES - 1), host("b"), host("c")], TWO, {"bc"}),

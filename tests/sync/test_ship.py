@@ -7,10 +7,12 @@ from random import randbytes
 import pytest
 import trio
 
+from megafs.config import Settings
 from megafs.crypto.keys import ident_commit, ident_head, ident_pack
 from megafs.errors import Incomplete, NoSpace
-from megafs.model import HostId, Kind
-from tests.support.hosts import SlowHost
+from megafs.hosts.wrappers import Wrapped
+from megafs.model import HostId, Kind, Policy
+from tests.support.hosts import DyingHost, SlowHost
 from tests.sync.rig import Device, World
 
 
@@ -182,3 +184,39 @@ async def test_a_disk_that_refuses_for_a_while_strands_nothing(tmp_path: Path, a
             assert left <= 0 or refusals > 4
             assert shipper.backlog().is_empty, refusals
         device.crash()
+
+
+class LargePuts(Wrapped):
+    """Counts shards under way at once; nothing else is as large."""
+
+    running = peak = 0
+
+    async def around(self, request, work):
+        if request.sent_bytes < 80_000:
+            return await work()
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            return await work()
+        finally:
+            self.running -= 1
+
+
+@pytest.mark.parametrize("uploads", [2, 4])
+async def test_no_more_packs_are_in_memory_than_may_travel(
+    tmp_path: Path, autojump_clock: object, uploads: int
+) -> None:
+    """Each is read and sharded only when its turn has come; the control is that more do travel if they may."""
+    world = World()
+    world.policy = Policy(k=2, m=1)
+    large = [LargePuts(SlowHost(memory, latency_s=5)) for memory in world.memory.values()]
+    world.dying = {host: DyingHost(each, calls=1 << 60) for host, each in zip(world.memory, large, strict=True)}
+    device = Device(world, tmp_path, world.identity.signer(1), settings=Settings(uploads=uploads))
+    async with device.shipping():
+        for n in range(4):
+            await device.write(b"%d" % n, randbytes(200_000))
+            device.writer.retire()
+        await device.sync(patience_s=600)
+    assert len(device.packs.all()) == 4
+    assert [each.peak for each in large] == [uploads] * 3
+    device.crash()
