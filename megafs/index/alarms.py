@@ -54,7 +54,7 @@ class Alarms:
         row = self._execute(
             "SELECT shown_seq, shown_hash FROM alarm WHERE kind = ? AND host = ? AND device = ?",
             (alarm.kind.value, alarm.host, alarm.device),
-        ).fetchone()
+        ).get
         if row is not None and row == (alarm.shown_seq, alarm.shown_hash):
             return False
         self._execute(

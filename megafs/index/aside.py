@@ -47,7 +47,7 @@ class Aside:
         """One path of the inode, from the root; None if it has none."""
         parts: list[bytes] = []
         while ino != ROOT_INO:
-            row = self._execute("SELECT parent, name FROM dirent WHERE ino = ? LIMIT 1", (ino,)).fetchone()
+            row = self._execute("SELECT parent, name FROM dirent WHERE ino = ? LIMIT 1", (ino,)).get
             if row is None or len(parts) > MOST_LEVELS:
                 return None
             ino = Ino(row[0])

@@ -41,7 +41,7 @@ class Care:
     def scrubbed(self, host: HostId) -> Scrubbed:
         row = self._execute(
             "SELECT due_s, last_s, checked, bytes, bad, repaired FROM scrub WHERE host = ?", (host,)
-        ).fetchone()
+        ).get
         if row is None:
             return Scrubbed()
         due_s, last_s, checked, size, bad, repaired = row

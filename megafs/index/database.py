@@ -295,19 +295,22 @@ class Database:
         with self.side() as connection:
             self._checkpoint(connection)
 
-    def _checkpoint(self, connection: apsw.Connection) -> None:
-        """A checkpoint that the disk refuses costs nothing but the length of the WAL."""
+    def _checkpoint(self, connection: apsw.Connection) -> bool:
+        """Whether it was done. A checkpoint that the disk refuses costs nothing but the length of the WAL, and so does
+        one that meets a statement whose rows were not all read: it comes with the next commit."""
         try:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.LockedError, apsw.BusyError):
+            return False
         except (apsw.FullError, apsw.IOError) as error:
             log.warning("the WAL could not be copied into the index: %s", error)
+        return True
 
     def restart_wal_if_possible(self) -> None:
         """Directly after a COMMIT: copy the remainder, so that the next statement starts the WAL from its beginning.
         Only worth it when the bulk was copied just before, else it would block for the whole WAL."""
         if self._bulk_copied:
-            self._bulk_copied = False
-            self._checkpoint(self.connection)
+            self._bulk_copied = not self._checkpoint(self.connection)
 
     _bulk_copied = False
 

@@ -31,7 +31,7 @@ class Pins:
         """One path of it below the mount point, without a slash in front; empty for the root."""
         names: list[bytes] = []
         while ino != ROOT_INO:
-            row = self._connection.execute("SELECT parent, name FROM dirent WHERE ino = ? LIMIT 1", (ino,)).fetchone()
+            row = self._connection.execute("SELECT parent, name FROM dirent WHERE ino = ? LIMIT 1", (ino,)).get
             if row is None:
                 break
             names.append(bytes(row[1]))

@@ -4,13 +4,15 @@ import errno
 import os
 import subprocess
 import threading
+from pathlib import Path
 
 import apsw
 import pytest
 
+import megafs
 from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DiskError, NoSpace
-from megafs.index.database import Database
+from megafs.index.database import PAGE_BYTES, Database
 from megafs.index.inodes import Inodes
 from megafs.model import COUNTER_BITS, ROOT_INO, Ino
 
@@ -207,6 +209,32 @@ def test_the_wal_stays_bounded_in_a_storm(database):
             database.note_bulk_copied()
     assert WAL_CHECKPOINT_BYTES < peak < 2 * WAL_CHECKPOINT_BYTES
     assert database.connection.execute("SELECT count(*) FROM dirent").get == 90 * 250
+
+
+def test_a_statement_left_unfinished_keeps_the_wal_long_and_nothing_else(database):
+    """SQLite refuses a checkpoint then; it comes with the next commit."""
+    database.commit(0)
+    database.checkpoint_wal()
+    database.note_bulk_copied()
+    unfinished = database.connection.cursor()
+    assert next(unfinished.execute("SELECT name FROM sqlite_schema")) is not None
+    make(database, b"one")
+    database.commit(0)
+    before = database.wal_bytes()
+    unfinished.close()
+    make(database, b"two")
+    database.commit(0)  # copies the remainder, so the next one begins the WAL anew
+    make(database, b"three")
+    database.commit(0)
+    assert database.wal_bytes() <= before + 20 * PAGE_BYTES
+    assert not database._bulk_copied
+
+
+def test_no_statement_is_left_unfinished():
+    """A cursor that is kept holds its statement, and with it the WAL, until it is used again."""
+    sources = [path.read_text() for path in Path(megafs.__file__).parent.rglob("*.py")]
+    assert len(sources) > 100
+    assert not any(".fetchone()" in source for source in sources), ".get reads to the end"
 
 
 @pytest.fixture
