@@ -8,7 +8,7 @@ loops, closes it and has its keys wiped. Nothing that was acknowledged is lost: 
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -125,8 +125,9 @@ class Locking:
             self._running += 1
             self._idle = trio.Event()
             try:
-                async for told in handler(request):
-                    yield told
+                async with aclosing(handler(request)) as answers:  # what holds a lock ends in the task that took it
+                    async for told in answers:
+                        yield told
             finally:
                 self._running -= 1
                 if not self._running:
