@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megafs.config import VaultPaths
+from megafs.crypto.opened import Opened
 from megafs.crypto.passphrase import Cost, usual_cost
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import (
     FILE_BYTES,
-    Opened,
     Secret,
     body_of,
     new_file,

@@ -23,7 +23,7 @@ from megafs.cli import logs
 from megafs.cli.outcome import one_error
 from megafs.config import MOUNT_READY_S, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.errors import MegaFSError, NotMounted
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from megafs.control.messages import DeviceReport, Devices, Request, Unshipped, U
 from megafs.errors import Incomplete, MegaFSError, NotMounted, Usage
 
 if TYPE_CHECKING:
-    from megafs.crypto.slot import Opened
+    from megafs.crypto.opened import Opened
 
 ACTIONS = ("list", "enrol", "revoke", "unshipped")
 COLUMNS = ("device", "name", "enrolled", "commits", "last seen", "")

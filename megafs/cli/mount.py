@@ -24,7 +24,7 @@ from megafs.config import MOUNT_FLAGS, MountOptions, VaultPaths, durability_host
 from megafs.errors import Busy, NotMounted, Usage
 
 if TYPE_CHECKING:
-    from megafs.crypto.slot import Opened
+    from megafs.crypto.opened import Opened
 
 FUSE_SETTINGS = Path("/etc/fuse.conf")
 FORMER_S = 60.0  # for the daemon of a mount that has just gone to make its last commit

@@ -18,7 +18,7 @@ from megafs.config import VaultPaths
 from megafs.errors import MegaFSError, Usage, WrongKey
 
 if TYPE_CHECKING:
-    from megafs.crypto.slot import Opened
+    from megafs.crypto.opened import Opened
 
 PASSPHRASE_BYTES = 4096
 COMMAND_S = 120.0  # a password manager may ask its owner first

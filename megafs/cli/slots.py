@@ -17,9 +17,10 @@ from megafs.config import VaultPaths
 from megafs.errors import Usage
 
 if TYPE_CHECKING:
+    from megafs.crypto.opened import Opened
     from megafs.crypto.passphrase import Cost
     from megafs.crypto.recovery import RecoveryKey
-    from megafs.crypto.slot import Opened, Secret, Slot
+    from megafs.crypto.slot import Secret, Slot
 
 ACTIONS = ("change", "add", "remove", "list")
 

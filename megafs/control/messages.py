@@ -11,7 +11,7 @@ from typing import Annotated
 from megafs import canonical, errors
 from megafs.config import CONTROL_LINE_BYTES
 from megafs.control.scrubbed import Scrubbed
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.errors import Corrupt, MegaFSError
 from megafs.model import Finding
 

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from megafs.canonical import LATER, Size, encode
 from megafs.crypto.keys import Keyring
-from megafs.crypto.seal import KEY_BYTES, Random, same, wipe
+from megafs.crypto.opened import wipe
+from megafs.crypto.seal import KEY_BYTES, Random, same
 from megafs.errors import Unauthentic
 from megafs.model import Bytes, VaultId
 

@@ -24,7 +24,8 @@ from types import MappingProxyType
 from typing import Annotated, Self
 
 from megafs.canonical import Between, Size
-from megafs.crypto.seal import KEY_BYTES, Random, context, digest, expand, open_sealed, same, seal, wipe
+from megafs.crypto.opened import wipe
+from megafs.crypto.seal import KEY_BYTES, Random, context, digest, expand, open_sealed, same, seal
 from megafs.errors import Corrupt, Unauthentic
 from megafs.model import Bytes, ChunkId, ChunkPlace, DeviceId, HostId, Kind, PackId, VaultId
 

@@ -10,7 +10,6 @@ should be, and a wrong place is a wrong key. Nothing here parses anything before
 | 56 | n + 16 | per 16 KiB of plain bytes: AES-GCM and its tag; the last segment is always shorter, maybe empty |
 """
 
-import ctypes
 import io
 import struct
 from collections.abc import Callable
@@ -113,14 +112,6 @@ def digest(sealed: Bytes) -> bytes:
 def same(left: Bytes, right: Bytes) -> bool:
     """Equality that takes the same time wherever the bytes differ."""
     return compare_digest(left, right)
-
-
-def wipe(*secrets: bytes) -> None:
-    """Overwrite the bytes of objects that nobody will use again. As far as CPython allows: a copy that something else
-    made (a conversion, a slice, a library) is not reached."""
-    for secret in secrets:
-        if len(secret) >= KEY_BYTES:  # shorter ones may be shared constants
-            ctypes.memset(id(secret) + bytes.__basicsize__ - 1, 0, len(secret))
 
 
 def expand(secret: bytes, info: bytes, size: int = KEY_BYTES) -> bytes:

@@ -31,9 +31,10 @@ from enum import IntEnum
 from os import urandom
 from typing import Self
 
+from megafs.crypto.opened import Opened
 from megafs.crypto.passphrase import LIMITS, SALT_BYTES, Cost, Derive, Limits, argon2id, passphrase_bytes
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.seal import KEY_BYTES, NO_VAULT, Random, context, digest, expand, open_sealed, same, seal, wipe
+from megafs.crypto.seal import KEY_BYTES, NO_VAULT, Random, context, digest, expand, open_sealed, same, seal
 from megafs.errors import DamagedSlot, Unauthentic, Usage, WrongKey
 from megafs.model import Bytes, Kind
 
@@ -107,21 +108,6 @@ class Slot:
         if self.kind is (SlotKind.KEY if isinstance(secret, SlotKey) else SlotKind.RECOVERY):
             return expand(secret.secret, b"MegaFS/1 slot")
         return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """What an opened slot file gives."""
-
-    body: bytes = field(repr=False)
-    key: bytes = field(default=b"", repr=False)  # that seals the body; empty: format 1, which has none
-    label: str = ""  # of the slot that opened
-
-    def forget(self) -> None:
-        """Let go of the secrets, whoever still refers to this."""
-        wipe(self.body, self.key)
-        object.__setattr__(self, "body", b"")
-        object.__setattr__(self, "key", b"")
 
 
 def new_slot(

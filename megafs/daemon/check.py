@@ -8,7 +8,7 @@ import trio
 
 from megafs.config import VaultPaths, settings_from
 from megafs.control.messages import Checked, Message, Progress
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.daemon import secrets
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine

@@ -16,8 +16,7 @@ from megafs.canonical import Size
 from megafs.config import Settings, VaultPaths, settings_text
 from megafs.crypto.identity import DeviceCertificate, DeviceKey, EpochCertificate
 from megafs.crypto.keys import Keyring, KeyringFields
-from megafs.crypto.seal import wipe
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened, wipe
 from megafs.errors import Busy, VaultExists
 from megafs.index.database import Database
 from megafs.index.vault import Vault
@@ -74,7 +73,7 @@ class Device:
             trust=Trust.of(keyring.vault, body.root_public, body.epochs),
             root_public=body.root_public,
             epochs=body.epochs,
-            slot_key=opened.key,
+            slot_key=bytes(bytearray(opened.key)),  # our own: whoever opened the file wipes theirs
         )
 
     def forget(self) -> None:

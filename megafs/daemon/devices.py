@@ -12,7 +12,7 @@ import trio
 from megafs import canonical
 from megafs.config import VaultPaths, settings_from
 from megafs.control.messages import DeviceReport, Devices, KnownHost
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon import process, secrets
 from megafs.daemon.device import Device, DeviceNote, locked, note_key

@@ -17,7 +17,7 @@ import trio
 
 from megafs.control.messages import Done, Message, Request, Status
 from megafs.control.server import Handler
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.daemon.engine import Engine
 from megafs.errors import Locked, MegaFSError, WrongKey
 from megafs.fuse.gate import LOCKED

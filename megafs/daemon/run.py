@@ -19,7 +19,7 @@ import trio
 from megafs.config import MountOptions, Settings, VaultPaths, settings_from
 from megafs.control.messages import Done, Message, Request
 from megafs.control.server import Handler, serving
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.daemon import anew, process, screen, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls

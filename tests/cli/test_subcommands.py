@@ -17,7 +17,7 @@ from megafs.cli import background, checks, doctor, mount
 from megafs.config import MountOptions, Settings, VaultPaths
 from megafs.control import server
 from megafs.control.messages import HostReport, Hosts, Progress, Status, Synced, message
-from megafs.crypto.slot import Opened
+from megafs.crypto.opened import Opened
 from megafs.model import NO_SECRETS, Policy
 from tests.cli.conftest import WORDS
 

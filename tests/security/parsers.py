@@ -14,12 +14,13 @@ from megafs.cli import mounts
 from megafs.control import messages
 from megafs.crypto.identity import RootKey, issue_epoch
 from megafs.crypto.keys import Keyring, ident_epoch
+from megafs.crypto.opened import Opened
 from megafs.crypto.partial import cover, open_range
 from megafs.crypto.passphrase import Cost, Limits
 from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import seal
-from megafs.crypto.slot import Opened, SlotKey, new_file, open_slots
+from megafs.crypto.slot import SlotKey, new_file, open_slots
 from megafs.crypto.ticket import TicketCode
 from megafs.daemon import secrets
 from megafs.daemon.create import first_device

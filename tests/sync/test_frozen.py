@@ -14,8 +14,8 @@ import zstandard
 
 from megafs.canonical import encode, parse
 from megafs.crypto.identity import DeviceKey, issue_device, issue_epoch
+from megafs.crypto.opened import Opened
 from megafs.crypto.phrase import Phrase
-from megafs.crypto.slot import Opened
 from megafs.daemon import secrets
 from megafs.daemon.device import Device, DeviceBody
 from megafs.errors import MegaFSError
