@@ -135,7 +135,8 @@ class HostState:
     """What placement decides on: the spec and what was measured."""
 
     spec: HostSpec
-    healthy: bool = True
+    answers: bool = True  # neither silent nor refusing whatever it is asked
+    failing: float = 0.0  # the share of recent requests that it did not answer
     written_off: bool = False  # away for so long that its copies do not count; they do again once it is back
     full: bool = False
     used_bytes: int = 0
@@ -145,7 +146,7 @@ class HostState:
     @property
     def is_usable(self) -> bool:
         """Whether requests to it have a chance now."""
-        return self.healthy and not self.written_off
+        return self.answers and not self.written_off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,17 @@
 
 States of hosts, a policy and a pack id in; hosts, parts and steps out. Never two parts of one pack on one host. Order:
 
-1. as many parts as the policy wants; a host that is gone, draining, written off or full (no room for a part) gets no
-   new one, and one that does not answer only if there are too few others: such a part is owed until the host is back;
-   what lies on a host that is written off does not count, and stays for the day when it is back;
-2. spread over operators, evenly, then over regions, evenly; an empty name counts as one operator or region, because
-   two hosts of which nothing is known may be the same company;
+1. as many parts as the policy wants, on hosts that can take one now. A host that is gone, draining, written off, full
+   (no room for a part), silent or refusing cannot; only if there are too few others a part goes to a silent one and is
+   owed until it is back (else a commit would wait for it). What lies on a host that is written off does not count, and
+   stays for the day when it is back;
+2. spread over operators, evenly, then over regions, evenly, before anything else; an empty name counts as one operator
+   or region, because two hosts of which nothing is known may be the same company. When a silent host is back and the
+   spread is better with it, parts move there;
 3. what is already in place stays: nothing moves unless 1 or 2 get better by it;
-4. hosts with ample room, the lower price of storage, the lower class of latency; among equals a rendezvous hash of the
-   pack id weighted by room, so that load follows free space and a new host draws only its share.
+4. then health (the share of recent requests that failed), ample room, the lower price of storage, the lower class of
+   latency; among equals a rendezvous hash of the pack id weighted by room, so that load follows free space and a new
+   host draws only its share.
 
 Exact, as a flow of least cost: one unit for each part from a source over its operator, its host and its region to a
 sink; the n-th unit of an operator or region costs more than the one before.
@@ -32,6 +35,7 @@ PLACES_MAX = 32  # liberasurecode takes no more; copies neither
 AMPLE_PARTS = 64  # room for 1 GiB of packs; with less, others go first, since what a host says is minutes old
 UNKNOWN_ROOM_BYTES = 1 << 40  # what a host that does not say is taken to have
 LATENCY_CLASSES_S = (0.1, 0.5)  # measured latency wavers: only these steps count
+FAILING_CLASSES = (0.05, 0.25)  # likewise the share of requests that fail
 GB = 10**9
 SAMPLE_PACKS = 256  # explain() tries this many pack ids
 
@@ -59,6 +63,7 @@ class HostPlan:
     host: HostId
     label: str
     obstacle: str  # why it gets nothing new: "gone", "draining", "written off", "full", "unreachable", or ""
+    reasons: str  # what decided, in the order in which it counts
     stored_bytes: int
     month_price: float
 
@@ -101,7 +106,7 @@ def obstacle(state: HostState, policy: Policy) -> str:
     room = room_bytes(state)
     if state.full or (room is not None and room < part_bytes(policy)):
         return "full"
-    return "" if state.healthy else "unreachable"
+    return "" if state.answers else "unreachable"
 
 
 def choose(states: Sequence[HostState], policy: Policy, pack: PackId, have: Collection[HostId] = ()) -> list[HostId]:
@@ -112,10 +117,10 @@ def choose(states: Sequence[HostState], policy: Policy, pack: PackId, have: Coll
     kept = [state for state in states if state.spec.id in have and _counts(state)]
     others = [s for s in states if s.spec.id not in have and obstacle(s, policy) in ("", "unreachable")]
     ranked = sorted(kept + others, key=lambda state: _preference(state, policy, pack))
-    costs = [(state.spec.id not in have and not state.healthy, state.spec.id not in have) for state in ranked]
+    costs = [(state.spec.id not in have and not state.answers, state.spec.id not in have) for state in ranked]
     domains = tuple((state.spec.operator, state.spec.region) for state in ranked)
     chosen = [ranked[i] for i in _spread(domains, tuple(costs), policy.places)]
-    chosen.sort(key=lambda s: (not s.healthy, _latency_class(s), s.spec.price_egress))  # stable: preference decides
+    chosen.sort(key=lambda s: (not s.answers, _latency_class(s), s.spec.price_egress))  # stable: preference decides
     return [state.spec.id for state in chosen]
 
 
@@ -165,6 +170,7 @@ def explain(states: Sequence[HostState], policy: Policy, plain_bytes: int) -> Pl
                 host=state.spec.id,
                 label=state.spec.label,
                 obstacle=obstacle(state, policy),
+                reasons=_reasons(state),
                 stored_bytes=stored,
                 month_price=stored / GB * state.spec.price_storage,
             )
@@ -186,6 +192,16 @@ def explain(states: Sequence[HostState], policy: Policy, plain_bytes: int) -> Pl
         survives_regions=min(_survives(regions, chosen, needed) for chosen in samples),
         remarks=tuple(_remarks(states, policy, found, [room for room in hosts if room.stored_bytes])),
     )
+
+
+def _reasons(state: HostState) -> str:
+    """What placement looks at, in its order: names for the spread, then health, room, price and latency."""
+    spec, room = state.spec, room_bytes(state)
+    told = [f"operator {spec.operator or '?'}, region {spec.region or '?'}", f"{state.failing:.0%} of requests fail"]
+    told.append("room unknown" if room is None else f"room for {room / GB:.1f} GB")
+    told.append(f"{spec.price_storage:g} a GB and month")
+    told.append(f"{state.latency_s * 1000:.0f} ms" if state.latency_s else "latency unknown")
+    return ", ".join(told)
 
 
 def _remarks(states: Sequence[HostState], policy: Policy, found: int, used: Sequence[HostPlan]) -> Iterable[str]:
@@ -224,13 +240,18 @@ def _latency_class(state: HostState) -> int:
     return sum(state.latency_s >= limit for limit in LATENCY_CLASSES_S)
 
 
-def _preference(state: HostState, policy: Policy, pack: PackId) -> tuple[bool, float, int, float, HostId]:
+def _failing_class(state: HostState) -> int:
+    return sum(state.failing >= limit for limit in FAILING_CLASSES)
+
+
+def _preference(state: HostState, policy: Policy, pack: PackId) -> tuple[int, bool, float, int, float, HostId]:
     """Rule 4 as a sort key. The last number is the weighted rendezvous hash: -ln(u) / weight, u in (0, 1)."""
     room = room_bytes(state)
     tight = room is not None and room < AMPLE_PARTS * part_bytes(policy)
     u = (int.from_bytes(sha256(pack + state.spec.id).digest()[:6], "big") + 0.5) / (1 << 48)
     weight = UNKNOWN_ROOM_BYTES if room is None else max(room, 1)
-    return tight, state.spec.price_storage, _latency_class(state), -log(u) / weight, state.spec.id
+    price, latency = state.spec.price_storage, _latency_class(state)
+    return _failing_class(state), tight, price, latency, -log(u) / weight, state.spec.id
 
 
 def _kept(by_id: Mapping[HostId, HostState], policy: Policy, have: Collection[Part]) -> dict[HostId, int]:
@@ -239,7 +260,7 @@ def _kept(by_id: Mapping[HostId, HostState], policy: Policy, have: Collection[Pa
     parts = [part for part in parts if _counts(by_id[part.host])]
     kept: dict[HostId, int] = {}
     taken: set[int] = set()
-    for host, shard in sorted(parts, key=lambda part: (not by_id[part.host].healthy, part.shard, part.host)):
+    for host, shard in sorted(parts, key=lambda part: (not by_id[part.host].answers, part.shard, part.host)):
         if host not in kept and shard not in taken:
             kept[host] = shard
             if policy.k:

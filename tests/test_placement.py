@@ -89,21 +89,35 @@ CASES = {
         TWO,
         {"ab", "ac"},
     ),
-    "health before room": (
-        [host("a", healthy=False), host("b", free_bytes=PACK_BYTES), host("c", free_bytes=PACK_BYTES)],
+    "silent before room": (
+        [host("a", answers=False), host("b", free_bytes=PACK_BYTES), host("c", free_bytes=PACK_BYTES)],
         TWO,
         {"bc"},
     ),
-    "health before price": ([host("a", healthy=False), host("b", price=9.0), host("c", price=9.0)], TWO, {"bc"}),
+    "silent before price": ([host("a", answers=False), host("b", price=9.0), host("c", price=9.0)], TWO, {"bc"}),
+    "spread before health": ([host("a", "x", failing=0.9), host("b", "y"), host("c", "y")], TWO, {"ab", "ac"}),
+    "regions before health": (
+        [host("a", region="1", failing=0.9), host("b", region="2"), host("c", region="2")],
+        TWO,
+        {"ab", "ac"},
+    ),
+    "steady before room": (
+        [host("a", failing=0.1), host("b", free_bytes=PACK_BYTES), host("c", free_bytes=PACK_BYTES)],
+        TWO,
+        {"bc"},
+    ),
+    "steady before price": ([host("a", failing=0.3), host("b", price=9.0), host("c", price=9.0)], TWO, {"bc"}),
+    "the steadier of two": ([host("a", failing=0.3), host("b", failing=0.1), host("c")], TWO, {"bc"}),
+    "one failure in a hundred is nothing": ([host("a", failing=0.01), host("b"), host("c", price=1.0)], TWO, {"ab"}),
     "tight is better than nothing": ([host("a", free_bytes=PACK_BYTES), host("b", price=1.0)], TWO, {"ab"}),
     "full": ([host("a", full=True), host("b"), host("c")], TWO, {"bc"}),
     "no room": ([host("a", free_bytes=PACK_BYTES - 1), host("b"), host("c")], TWO, {"bc"}),
     "limit reached": ([host("a", limit=GIB, used_bytes=GIB - 1), host("b"), host("c")], TWO, {"bc"}),
     "draining": ([host("a", state="draining"), host("b"), host("c")], TWO, {"bc"}),
     "gone": ([host("a", state="gone"), host("b"), host("c")], TWO, {"bc"}),
-    "silent": ([host("a", healthy=False), host("b"), host("c")], TWO, {"bc"}),
-    "silent loses against spread": ([host("a", "x", healthy=False), host("b", "y"), host("c", "y")], TWO, {"bc"}),
-    "owed to the silent": ([host("a", healthy=False), host("b"), host("c", state="gone")], TWO, {"ab"}),
+    "silent": ([host("a", answers=False), host("b"), host("c")], TWO, {"bc"}),
+    "silent loses against spread": ([host("a", "x", answers=False), host("b", "y"), host("c", "y")], TWO, {"bc"}),
+    "owed to the silent": ([host("a", answers=False), host("b"), host("c", state="gone")], TWO, {"ab"}),
     "too few": ([host("a"), host("b", full=True)], TWO, {"a"}),
     "none": ([], TWO, {""}),
 }
@@ -119,7 +133,7 @@ STEPS = {
     # what is there, policy, what the pack has, what to make, to remove, to forget
     "in place": ([host("a"), host("b"), host("c")], TWO, "a b", "", "", ""),
     "in place on a full and a silent host": (
-        [host("a", full=True), host("b", healthy=False), host("c")],
+        [host("a", full=True), host("b", answers=False), host("c")],
         TWO,
         "a b",
         "",
@@ -223,8 +237,9 @@ def some_hosts(fewest, most):
         region=st.sampled_from(["", "1", "2", "3"]),
         price=st.sampled_from([0.0, 1.0, 2.0]),
         state=st.sampled_from(["active"] * 5 + ["draining", "gone"]),
-        healthy=st.sampled_from([True] * 4 + [False]),
+        answers=st.sampled_from([True] * 4 + [False]),
         full=st.sampled_from([False] * 4 + [True]),
+        failing=st.sampled_from([0.0, 0.01, 0.1, 0.5]),
         free_bytes=st.sampled_from([None, PACK_BYTES // 3, PACK_BYTES, 100 * GIB]),
         latency_s=st.sampled_from([0.0, 0.3, 2.0]),
     )
@@ -250,15 +265,47 @@ def test_choice_keeps_its_promises(states, policy, pack):
     assert len({state.spec.id for state in chosen}) == len(chosen), "never two parts on one host"
     assert len(chosen) == min(policy.places, len(usable) + len(silent))
     assert all(obstacle(state, policy) in ("", "unreachable") for state in chosen)
-    owed = [state for state in chosen if not state.healthy]
+    owed = [state for state in chosen if not state.answers]
     assert len(owed) == max(0, len(chosen) - len(usable)), "silent hosts only if there are too few others"
     every = [
         unevenness(choice)
         for choice in combinations(usable + silent, len(chosen))
-        if sum(not state.healthy for state in choice) == len(owed)
+        if sum(not state.answers for state in choice) == len(owed)
     ]
     assert unevenness(chosen) == min(every), "no other choice is spread better"
     assert choose(states[::-1], policy, pack) == [state.spec.id for state in chosen], "the order given does not matter"
+
+
+def after_spread(state, policy):
+    """What the issue lists behind spread: health, free space, price, latency; as worded, without the code's help."""
+    room = room_bytes(state)
+    tight = room is not None and room < 64 * -(-PACK_BYTES // (policy.k or 1))
+    return (
+        (state.failing >= 0.05) + (state.failing >= 0.25),
+        tight,
+        state.spec.price_storage,
+        (state.latency_s >= 0.1) + (state.latency_s >= 0.5),
+    )
+
+
+@given(some_hosts(1, 8), policies, packs)
+def test_among_equally_spread_choices_the_best_by_health_room_price_latency_is_taken(states, policy, pack):
+    usable = [state for state in states if obstacle(state, policy) == ""]
+    places = min(policy.places, len(usable))
+    if len(usable) < policy.places:
+        usable += [state for state in states if obstacle(state, policy) == "unreachable"]
+        assert len(choose(states, policy, pack)) == min(policy.places, len(usable))
+        return  # who is owed is the other test's
+    by_id = {state.spec.id: state for state in states}
+    chosen = [by_id[found] for found in choose(states, policy, pack)]
+    grades = sorted({after_spread(state, policy) for state in usable})
+
+    def standing(choice):
+        """Spread, then how many of the best grade, of the second best ..., more of a better one being better."""
+        count = Counter(grades.index(after_spread(state, policy)) for state in choice)
+        return unevenness(choice), [-count[grade] for grade in range(len(grades))]
+
+    assert standing(chosen) == min(standing(choice) for choice in combinations(usable, places))
 
 
 @given(some_hosts(0, 8), policies, packs, st.data())
@@ -304,6 +351,9 @@ def test_explain():
     assert plan.hosts[4].obstacle == "draining"
     assert any("c would get 50.0 GB and has room for 1.1 GB" in remark for remark in plan.remarks)
     assert any("No operator is set for e" in remark for remark in plan.remarks)
+    assert plan.hosts[2].reasons == (
+        "operator z, region 2, 0% of requests fail, room for 1.1 GB, 0.03 a GB and month, latency unknown"
+    )
 
 
 def test_explain_copies_and_too_few_hosts():

@@ -182,11 +182,16 @@ def _plan(paths: VaultPaths, policy: Policy | None, json: bool) -> None:
         terminal.answer_json(asdict(told))
         return
     size = terminal.size_text
-    rows = [("host", "gets", "a month", "")]
-    rows += [(each.label, size(each.stored_bytes), each.month_price, each.obstacle) for each in told.hosts]
-    rows.append(("all", size(told.stored_bytes), told.month_price, ""))
+    rows = [("host", "gets", "a month", "", "because of")]
+    rows += [
+        (each.label, size(each.stored_bytes), each.month_price, each.obstacle, each.reasons) for each in told.hosts
+    ]
+    rows.append(("all", size(told.stored_bytes), told.month_price, "", ""))
     for text in table(rows):
         terminal.answer(text)
+    terminal.answer(
+        "order: can take it; spread over operators, regions; is there already; health, room, price, latency"
+    )
     wanted = policy_text(Policy(copies=told.copies, k=told.k, m=told.m))
     terminal.answer(f"policy: {wanted} of {size(told.plain_bytes)}; reading all of it costs {told.read_price}")
     terminal.answer(

@@ -208,6 +208,7 @@ class PlannedHost:
 
     label: str
     obstacle: str  # why it gets nothing new; empty: it does
+    reasons: str  # what decided, in the order in which it counts
     stored_bytes: int
     month_price: str
 

@@ -65,7 +65,8 @@ class Space:
             states.append(
                 HostState(
                     spec=spec,
-                    healthy=stack is not None and stack.measured.healthy and not stack.measured.refusing,
+                    answers=stack is not None and stack.measured.healthy and not stack.measured.refusing,
+                    failing=stack.measured.failing if stack is not None else 0.0,
                     written_off=spec.id in away,
                     full=stack is not None and stack.measured.full,
                     used_bytes=self._used(spec),

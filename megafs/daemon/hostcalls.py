@@ -256,6 +256,7 @@ class HostCalls:
                 PlannedHost(
                     label=host.label,
                     obstacle=host.obstacle,
+                    reasons=host.reasons,
                     stored_bytes=host.stored_bytes,
                     month_price=f"{host.month_price:.4f}",
                 )

@@ -27,6 +27,7 @@ SMALL_BYTES = 64 << 10  # up to here the time of a request is latency; sealed ch
 FULL_S = 600.0  # a full host is tried again after this: its owner may have made room
 LARGE_BYTES = 1 << 20  # from here on it is throughput
 WEIGHT = 0.2  # of a new sample in a moving average
+FAILING_WEIGHT = 0.02  # the share of failures is that of about the last fifty requests
 SAMPLES = 128  # of reads of one size, for their p95
 ENOUGH_SAMPLES = 20
 SIZES = (SMALL_BYTES, 512 << 10, 2 << 20, 16 << 20)
@@ -58,6 +59,7 @@ class Measured(Wrapped):
         self._refusals_in_a_row = 0
         self._counts: Counter[str] = Counter()
         self._reads: dict[int, deque[float]] = {}  # by size_class
+        self.failing = 0.0  # the share of recent requests that were not answered
         self.latency_s = 0.0  # 0: not measured yet
         self.upload_bytes_s = 0.0
         self.download_bytes_s = 0.0
@@ -123,7 +125,7 @@ class Measured(Wrapped):
             self._failed(error)
             raise
         except HostError as error:
-            self._answered()
+            self._answered(request)
             self._note(error)
             if isinstance(error, HostRefused):
                 self._refusals_in_a_row += request.verb != "delete"  # append-only credentials refuse just these
@@ -140,7 +142,7 @@ class Measured(Wrapped):
         finally:
             if is_probe:
                 self._probing = False
-        self._answered()
+        self._answered(request)
         self._refusals_in_a_row = 0
         received = len(result) if isinstance(result, bytes) else 0
         self._counts["sent_bytes"] += request.sent_bytes
@@ -172,12 +174,15 @@ class Measured(Wrapped):
     def _failed(self, error: HostUnreachable) -> None:
         self._counts["failures"] += 1
         self._failures_in_a_row += 1
+        self.failing += FAILING_WEIGHT * (1 - self.failing)
         self._note(error)
         if not self.healthy:
             self._closed_until = trio.current_time() + jittered(self._probe_s, self._chance)
             self._probe_s = min(2 * self._probe_s, self._probe_most_s)
 
-    def _answered(self) -> None:
+    def _answered(self, request: Request) -> None:
+        if request.verb != "list":  # passes once per entry
+            self.failing -= FAILING_WEIGHT * self.failing
         self._failures_in_a_row = 0
         self._probe_s = self._probe_first_s
 

@@ -212,7 +212,7 @@ class PackShipper:
         failed: dict[HostId, str] = {}
         while True:
             states = [
-                replace(state, healthy=False) if state.spec.id in failed else state
+                replace(state, answers=False) if state.spec.id in failed else state
                 for state in self._landscape.states()
             ]
             owed = [part for part in wanted(states, policy, pack.id, have) if part not in have]

@@ -242,6 +242,24 @@ async def test_the_breaker_opens_probes_and_closes(autojump_clock) -> None:
     assert host.statistics()["failures"] == 7
 
 
+async def test_the_share_of_failures_is_that_of_the_last_requests() -> None:
+    dying = DyingHost(MemoryHost())
+    host = Measured(dying, label="m", failures=1000)
+    for _ in range(3):
+        with pytest.raises(HostUnreachable):
+            await host.head(NAME)
+    assert 0.05 < host.failing < 0.06, "three of about fifty"
+    for _ in range(200):
+        with pytest.raises(HostUnreachable):
+            await host.head(NAME)
+    assert host.failing > 0.95
+    dying.revive()
+    await host.put(NAME, b"x")
+    for _ in range(200):
+        await host.head(NAME)
+    assert host.failing < 0.02
+
+
 async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_way(autojump_clock) -> None:
     slow = SlowHost(MemoryHost())
     dying = DyingHost(slow)

@@ -72,7 +72,7 @@ class World:
         return Objects(self.identity.keyring, dict(self.dying))
 
     def states(self) -> Sequence[HostState]:
-        return [HostState(spec=spec, healthy=self.dying[spec.id].calls > 0) for spec in self.specs]
+        return [HostState(spec=spec, answers=self.dying[spec.id].calls > 0) for spec in self.specs]
 
     @property
     def landscape(self) -> Landscape:
