@@ -8,8 +8,8 @@ import trio
 from megafs.config import Settings
 from megafs.errors import HostUnreachable, Usage
 from megafs.hosts import HostSecrets, Stack, open_host, stacked
+from megafs.hosts.pace import TokenBucket
 from megafs.hosts.protocol import Bytes, Host
-from megafs.hosts.wrappers import TokenBucket
 from megafs.model import HostId, HostSpec
 from megafs.model import Usage as HostUsage
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from megafs.hosts.directory import DirectoryHost
 from megafs.hosts.measured import Measured
+from megafs.hosts.pace import TokenBucket
 from megafs.hosts.protocol import Host
 from megafs.hosts.url import HostUrl, checked_secrets, checked_url, display_url
-from megafs.hosts.wrappers import Limited, Retrying, Timed, TokenBucket
+from megafs.hosts.wrappers import Limited, Retrying, Timed
 
 __all__ = ["KINDS", "Host", "HostSecrets", "HostUrl", "Stack", "checked_url", "display_url", "open_host", "stacked"]
 

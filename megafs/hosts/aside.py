@@ -52,6 +52,20 @@ class Aside:
             future.cancel()  # does nothing to one that is done
         return future.result()
 
+    async def in_trio(self, work: Callable[[], Awaitable[None]], token: trio.lowlevel.TrioToken) -> None:
+        """In the asyncio thread: wait for ``work``, which raises nothing, in trio's; there it goes on if cancelled."""
+        done = asyncio.Event()
+
+        async def there() -> None:
+            try:
+                await work()
+            finally:
+                with suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(done.set)
+
+        token.run_sync_soon(trio.lowlevel.spawn_system_task, there)
+        await done.wait()
+
     async def aclose(self) -> None:
         """Stop the loop and join the thread."""
         if self._thread.is_alive():

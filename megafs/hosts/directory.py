@@ -21,6 +21,7 @@ from typing import TypeVar
 import trio
 
 from megafs.errors import HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.hosts import pace
 from megafs.hosts.protocol import NAME, OBJECT_BYTES, Bytes, checked_name, checked_range
 from megafs.model import Usage
 
@@ -154,14 +155,15 @@ class DirectoryHost:
 
     def _get(self, name: str, start: int, stop: int | None) -> bytes:
         with self._object(name) as (descriptor, size):
-            end = size if stop is None else min(stop, size)
+            end, now = size if stop is None else min(stop, size), pace.current()
             parts = []
             while start < end:
-                part = os.pread(descriptor, end - start, start)
+                part = os.pread(descriptor, min(end - start, now.piece_bytes), start)
                 if not part:
                     break
                 parts.append(part)
                 start += len(part)
+                now.received_in_thread(len(part))
             return b"".join(parts)
 
     def _head(self, name: str) -> int:
@@ -228,9 +230,10 @@ def _write_whole(folder: int, name: str, data: bytes) -> None:
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            for piece in pace.current().cut(data):
+                pace.current().sending_in_thread(len(piece))
+                while piece:
+                    piece = piece[os.write(descriptor, piece) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -15,6 +15,7 @@ import httpx
 import trio
 
 from megafs.errors import HostFull, HostRefused, HostUnreachable, ObjectMissing, Usage
+from megafs.hosts import pace
 from megafs.hosts.protocol import OBJECT_BYTES
 
 PIECE_BYTES = 256 << 10
@@ -33,15 +34,19 @@ class Body(httpx.AsyncByteStream):
     request is left to the garbage collector, of which trio complains."""
 
     def __init__(self, data: bytes) -> None:
-        self._rest = memoryview(data)
+        self._pieces, self._pace = pace.current().cut(data), pace.current()
+        self._rest = memoryview(b"")
 
     def __aiter__(self) -> "Body":
         return self
 
     async def __anext__(self) -> bytes:
+        if not self._rest:
+            self._rest = next(self._pieces, self._rest)
+            if not self._rest:
+                raise StopAsyncIteration
+            await self._pace.sending(len(self._rest))
         piece, self._rest = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:]
-        if not piece:
-            raise StopAsyncIteration
         return bytes(piece)
 
     async def aclose(self) -> None:
@@ -137,10 +142,11 @@ class Http:
 
     async def body(self, answer: httpx.Response, *, skip: int = 0, most: int, is_cut: bool = False) -> bytes:
         """At most ``most`` bytes after ``skip``; what is longer is cut (a range was asked for) or not believed."""
-        body = bytearray()
-        async with aclosing(answer.aiter_raw(PIECE_BYTES)) as pieces:  # type: ignore[type-var]  # a generator, always
+        body, now = bytearray(), pace.current()
+        async with aclosing(answer.aiter_raw(min(PIECE_BYTES, now.piece_bytes))) as pieces:  # type: ignore[type-var]  # a generator, always
             async for piece in pieces:
                 body += piece
+                await now.received(len(piece))
                 if len(body) > skip + most:
                     await answer.aclose()  # and with it the connection: the rest is not read
                     with suppress(httpx.HTTPError, httpx.StreamError):

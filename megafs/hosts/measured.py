@@ -17,6 +17,7 @@ from typing import TypeVar
 import trio
 
 from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.hosts import pace
 from megafs.hosts.protocol import Host
 from megafs.hosts.wrappers import Request, Wrapped, jittered
 from megafs.model import Statistics, Usage
@@ -192,13 +193,15 @@ class Measured(Wrapped):
         else:
             self.last_error = str(error)
 
-    def _sample(self, request: Request, took_s: float, received: int, *, is_whole: bool) -> None:
-        moved = request.sent_bytes + received
+    def _sample(self, request: Request, all_s: float, received: int, *, is_whole: bool) -> None:
+        """``all_s``: with the waiting for our own limits of rate, which hedging has to expect; the host is not slower
+        for it."""
+        moved, took_s = request.sent_bytes + received, all_s - pace.current().waited_s
         if moved <= SMALL_BYTES and request.verb != "list" and (is_whole or took_s > self.latency_s):
             self.latency_s = _moved_towards(self.latency_s, took_s)
         if request.verb == "get":
             size = size_class(max(moved, request.wanted_bytes or 0))
-            self._reads.setdefault(size, deque(maxlen=SAMPLES)).append(took_s)
+            self._reads.setdefault(size, deque(maxlen=SAMPLES)).append(all_s)
         if moved >= LARGE_BYTES:
             rate = moved / max(took_s - self.latency_s, 1e-4)
             if received:

@@ -19,6 +19,7 @@ from opendal import exceptions
 
 from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.errors import Usage as WrongUsage
+from megafs.hosts import pace
 from megafs.hosts.aside import Aside
 from megafs.hosts.protocol import NAME, OBJECT_BYTES, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
@@ -55,12 +56,15 @@ class ObjectStoreHost:
     async def put(self, name: str, data: Bytes) -> None:
         checked_name(name)
         whole = bytes(data)
+        await pace.current().sending(len(whole))  # opendal takes a body as one piece
         await self._run(lambda: self._operator.write(name, whole))
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         checked_name(name)
         checked_range(start, stop)
-        return await self._run(lambda: self._get(name, start, stop))
+        data = await self._run(lambda: self._get(name, start, stop))
+        await pace.current().received(len(data))
+        return data
 
     async def head(self, name: str) -> int:
         checked_name(name)

@@ -2,7 +2,8 @@
 
 Names are 1 to 64 characters of ``a-z2-7``. Objects are immutable: no caller ever puts two contents under one name,
 so ``put`` of an existing name may be answered without sending. Errors are HostUnreachable (worth a retry), HostRefused,
-HostFull, ObjectMissing; no other exception leaves a host.
+HostFull, ObjectMissing; no other exception leaves a host. The bytes of ``put`` and ``get`` pass through the pace of the
+request (pace.py), so that limits of rate hold within a body.
 """
 
 import re

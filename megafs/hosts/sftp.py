@@ -11,7 +11,7 @@ space.
 import asyncio
 import os
 import secrets as tokens
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import asyncssh
 import trio
 
 from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.hosts import pace
 from megafs.hosts.aside import Aside
 from megafs.hosts.protocol import NAME, OBJECT_BYTES, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
@@ -28,6 +29,7 @@ from megafs.model import Usage
 
 Result = TypeVar("Result")
 Entries = list[tuple[str, int]]
+Turn = Callable[[int], Awaitable[None]]
 Work = Callable[[asyncssh.SFTPClient], Awaitable[Result]]
 
 FOLDERS = "abcdefghijklmnopqrstuvwxyz234567"
@@ -63,16 +65,18 @@ class SftpHost:
         self._connecting = asyncio.Lock()
 
     async def prepare(self) -> None:
-        await self._run(self._prepare)
+        turn = self._turn(pace.current().sending)
+        await self._run(lambda sftp: self._prepare(sftp, turn))
 
     async def put(self, name: str, data: Bytes) -> None:
-        path, whole = self._path(name), bytes(data)
-        await self._run(lambda sftp: self._put(sftp, path, whole))
+        path, whole, turn = self._path(name), bytes(data), self._turn(pace.current().sending)
+        pieces = [bytes(piece) for piece in pace.current().cut(whole)]
+        await self._run(lambda sftp: self._put(sftp, path, pieces, turn))
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         checked_range(start, stop)
-        path = self._path(name)
-        return await self._run(lambda sftp: self._get(sftp, path, start, stop))
+        path, turn, most = self._path(name), self._turn(pace.current().received), pace.current().piece_bytes
+        return await self._run(lambda sftp: self._get(sftp, path, start, stop, most, turn))
 
     async def head(self, name: str) -> int:
         path = self._path(name)
@@ -146,17 +150,24 @@ class SftpHost:
             connection.abort()
             await connection.wait_closed()
 
-    async def _prepare(self, sftp: asyncssh.SFTPClient) -> None:
+    async def _prepare(self, sftp: asyncssh.SFTPClient, turn: Turn) -> None:
         await sftp.makedirs(self._root, exist_ok=True)
         for folder in FOLDERS:
             await sftp.makedirs(f"{self._root}/{folder}", exist_ok=True)
-        await self._put(sftp, f"{self._root}/{MARKER}", MARKER_TEXT)
+        await self._put(sftp, f"{self._root}/{MARKER}", [MARKER_TEXT], turn)
 
-    async def _put(self, sftp: asyncssh.SFTPClient, path: str, data: bytes) -> None:
+    def _turn(self, wait: Turn) -> Turn:
+        """What waits in trio, for the other thread."""
+        token = trio.lowlevel.current_trio_token()
+        return lambda count: self._aside.in_trio(lambda: wait(count), token)
+
+    async def _put(self, sftp: asyncssh.SFTPClient, path: str, pieces: Sequence[bytes], turn: Turn) -> None:
         unfinished = f"{path}.partial-{tokens.token_hex(4)}"
         try:
             async with sftp.open(unfinished, "xb", block_size=BLOCK_BYTES) as file:
-                await file.write(data)
+                for piece in pieces:
+                    await turn(len(piece))
+                    await file.write(piece)
                 with suppress(asyncssh.SFTPOpUnsupported):
                     await file.fsync()
             try:
@@ -170,7 +181,7 @@ class SftpHost:
             with suppress(asyncssh.Error, OSError):
                 await asyncio.shield(sftp.remove(unfinished))
             if type(error) is asyncssh.SFTPFailure:
-                await self._check_space(sftp, len(data), error)
+                await self._check_space(sftp, sum(map(len, pieces)), error)
             raise
 
     async def _check_space(self, sftp: asyncssh.SFTPClient, needed: int, error: Exception) -> None:
@@ -178,12 +189,20 @@ class SftpHost:
         if free is not None and free < needed + BLOCK_BYTES:
             raise HostFull(f"{self._label}: full") from error
 
-    async def _get(self, sftp: asyncssh.SFTPClient, path: str, start: int, stop: int | None) -> bytes:
+    async def _get(
+        self, sftp: asyncssh.SFTPClient, path: str, start: int, stop: int | None, most: int, turn: Turn
+    ) -> bytes:
+        data, left = b"", OBJECT_BYTES + 1 if stop is None else stop - start
         try:
             async with sftp.open(path, "rb", block_size=BLOCK_BYTES) as file:
-                most = OBJECT_BYTES + 1 if stop is None else stop - start
-                data = await file.read(most, start)
-                assert isinstance(data, bytes)  # not str: the file was opened as "rb"
+                while left:
+                    piece = await file.read(min(left, most), start + len(data))
+                    assert isinstance(piece, bytes)  # not str: the file was opened as "rb"
+                    await turn(len(piece))
+                    data += piece
+                    left -= len(piece)
+                    if len(piece) < most:
+                        break
         except asyncssh.SFTPNoSuchFile as error:
             raise await self._missing(sftp, path) from error
         if len(data) > OBJECT_BYTES:

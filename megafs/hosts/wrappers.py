@@ -14,6 +14,7 @@ import trio
 
 from megafs.config import PACK_BYTES
 from megafs.errors import HostUnreachable
+from megafs.hosts import pace
 from megafs.hosts.protocol import Bytes, Host
 from megafs.model import Usage
 
@@ -76,7 +77,7 @@ class Timed(Wrapped):
     """Ends a request that takes longer than ``reply_s`` plus its bytes at ``floor_bytes_s``: no answer is an answer.
 
     A limit on the whole request, because a slow drip of bytes defeats limits on single reads; by size, because 16 MiB
-    take two minutes on an honest 1 Mbit/s line.
+    take two minutes on an honest 1 Mbit/s line. What the request waits for our own limits of rate does not count.
     """
 
     def __init__(self, inner: Host, *, label: str, reply_s: float, floor_bytes_s: float = 64 << 10) -> None:
@@ -89,7 +90,8 @@ class Timed(Wrapped):
         moved = request.sent_bytes + (PACK_BYTES if request.wanted_bytes is None else request.wanted_bytes)
         limit_s = self._reply_s + moved / self._floor_bytes_s
         try:
-            with trio.fail_after(limit_s):
+            with trio.fail_after(limit_s) as scope:
+                pace.current().scope = scope
                 return await work()
         except trio.TooSlowError as error:
             raise HostUnreachable(f"{self._label}: no answer to {request.verb} within {limit_s:.0f} s") from error
@@ -161,59 +163,25 @@ async def _closed(entries: AsyncIterator[tuple[str, int]]) -> None:
         pass
 
 
-class TokenBucket:
-    """Lets ``rate_bytes_s`` bytes pass on trio's clock, in the order in which they asked; 0: all of them at once.
-
-    One bucket may serve many hosts: the line is shared. A request passes as a whole and the next one waits for it.
-    """
-
-    def __init__(self, rate_bytes_s: float) -> None:
-        self.rate_bytes_s = rate_bytes_s
-        self._free_at = 0.0
-
-    async def take(self, count: int) -> None:
-        """Wait for one's turn and use it. Cancelled while waiting: the turn is given back."""
-        start = self.charge(count)
-        try:
-            await trio.sleep_until(start)
-        except trio.Cancelled:
-            self._free_at -= count / self.rate_bytes_s if self.rate_bytes_s else 0
-            raise
-
-    def charge(self, count: int) -> float:
-        """Book bytes without waiting (they have arrived already); answers when their turn would have been."""
-        start = max(self._free_at, trio.current_time())
-        if self.rate_bytes_s:
-            self._free_at = start + count / self.rate_bytes_s
-        return start
-
-
 class Limited(Wrapped):
-    """At most ``connections`` requests at a time, and bytes per second each way through the buckets given.
+    """At most ``connections`` requests at a time, and bytes per second each way through the buckets given (pace.py).
 
     Puts leave one connection free if there are two or more: a pack may take minutes, a reader must not wait for it.
     """
 
     def __init__(
-        self, inner: Host, *, connections: int, up: TokenBucket | None = None, down: TokenBucket | None = None
+        self, inner: Host, *, connections: int, up: pace.TokenBucket | None = None, down: pace.TokenBucket | None = None
     ) -> None:
         super().__init__(inner)
         self._all = trio.CapacityLimiter(connections)
         self._puts = trio.CapacityLimiter(max(1, connections - 1))
-        self._up = up or TokenBucket(0)
-        self._down = down or TokenBucket(0)
+        self._up = up or pace.UNLIMITED
+        self._down = down or pace.UNLIMITED
 
     async def around(self, request: Request, work: Callable[[], Awaitable[Result]]) -> Result:
-        # Order: the bucket (no connection is held while waiting for a turn), the put lane, then the connection.
-        if request.sent_bytes:
-            await self._up.take(request.sent_bytes)
-        if request.wanted_bytes != 0:
-            await self._down.take(request.wanted_bytes or 0)
         async with self._lane(request), self._all:
-            result = await work()
-        if request.wanted_bytes is None and isinstance(result, bytes):
-            self._down.charge(len(result))
-        return result
+            with pace.paced(self._up, self._down):
+                return await work()
 
     @asynccontextmanager
     async def _lane(self, request: Request) -> AsyncIterator[None]:

@@ -5,7 +5,8 @@ import pytest
 from megafs.hosts import stacked
 from megafs.hosts.directory import DirectoryHost
 from megafs.hosts.measured import Measured
-from megafs.hosts.wrappers import Limited, Retrying, Timed, TokenBucket, Wrapped
+from megafs.hosts.pace import TokenBucket
+from megafs.hosts.wrappers import Limited, Retrying, Timed, Wrapped
 from tests.contracts.host import HostContract
 from tests.support.hosts import CountingHost, FlakyHost, MemoryHost
 

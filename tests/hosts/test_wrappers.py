@@ -9,7 +9,7 @@ from megafs.config import PACK_BYTES
 from megafs.errors import HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts import stacked
 from megafs.hosts.measured import FULL_S, Measured
-from megafs.hosts.wrappers import Limited, Retrying, Timed, TokenBucket, Wrapped
+from megafs.hosts.wrappers import Limited, Retrying, Timed, Wrapped
 from tests.contracts.host import NAME, OTHER, listed
 from tests.support.hosts import CountingHost, DyingHost, Evil, EvilHost, FlakyHost, MemoryHost, SlowHost
 
@@ -142,40 +142,6 @@ async def test_connections_are_bounded_and_one_is_kept_from_puts(autojump_clock)
         for _ in range(9):
             nursery.start_soon(host.get, NAME)
     assert counting.peak == 3
-
-
-async def test_rates_hold_over_time_each_way_and_across_hosts(autojump_clock) -> None:
-    up, down = TokenBucket(1000), TokenBucket(500)
-    hosts = [Limited(MemoryHost(), connections=4, up=up, down=down) for _ in range(2)]
-    started = trio.current_time()
-    async with trio.open_nursery() as nursery:
-        for number in range(20):
-            nursery.start_soon(hosts[number % 2].put, NAME[:-2] + "abcdefghijklmnopqrst"[number] + "2", bytes(500))
-    # The first goes at once, each next one after the bytes before it.
-    assert trio.current_time() - started == pytest.approx(19 * 0.5)
-    name = next(iter([name async for name, _ in hosts[0].list()]))
-    await trio.sleep(10)
-    started = trio.current_time()
-    for _ in range(4):
-        await hosts[0].get(name)  # of unknown size: booked when it has arrived
-    for _ in range(4):
-        await hosts[0].get(name, 0, 250)
-    assert trio.current_time() - started == pytest.approx(4 * 1 + 3 * 0.5)
-
-
-async def test_a_turn_that_is_given_up_is_given_back(autojump_clock) -> None:
-    bucket = TokenBucket(100)
-    await bucket.take(1000)
-    with trio.move_on_after(1):
-        await bucket.take(100_000)
-    await bucket.take(1)
-    assert trio.current_time() == pytest.approx(10)
-
-
-async def test_a_bucket_without_a_rate_lets_all_pass(autojump_clock) -> None:
-    for _ in range(100):
-        await TokenBucket(0).take(1 << 40)
-    assert trio.current_time() == 0
 
 
 async def test_latency_throughput_and_counts_are_measured(autojump_clock) -> None:

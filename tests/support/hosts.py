@@ -9,6 +9,7 @@ from typing import TypeVar
 import trio
 
 from megafs.errors import HostFull, HostUnreachable, ObjectMissing
+from megafs.hosts import pace
 from megafs.hosts.protocol import Bytes, Host, checked_name, checked_range
 from megafs.hosts.wrappers import Request, Wrapped
 from megafs.model import Usage
@@ -30,6 +31,8 @@ class MemoryHost:
     async def put(self, name: str, data: Bytes) -> None:
         await trio.lowlevel.checkpoint()
         checked_name(name)
+        for piece in pace.current().cut(data):
+            await pace.current().sending(len(piece))
         used = sum(map(len, self.objects.values())) - len(self.objects.get(name, b""))
         if self._space_bytes is not None and used + len(data) > self._space_bytes:
             raise HostFull(f"{self._label}: full")
@@ -38,7 +41,9 @@ class MemoryHost:
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         checked_range(start, stop)
-        return self._object(name)[start:stop]
+        data = self._object(name)[start:stop]
+        await pace.current().received(len(data))
+        return data
 
     async def head(self, name: str) -> int:
         await trio.lowlevel.checkpoint()

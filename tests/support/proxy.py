@@ -69,6 +69,7 @@ class Proxy:
         self.connections = 0
         self.open = 0
         self.most_open = 0  # at once
+        self.buffer_bytes = 0  # what the kernel holds on the way to the client; 0: what it likes
         self._silenced = 0  # connections up to this one
         self.bytes_up = 0
         self.bytes_down = 0
@@ -95,6 +96,8 @@ class Proxy:
         if self.faults.reset:
             _reset(client)
             return
+        if self.buffer_bytes:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.buffer_bytes)
         try:
             server = await trio.open_tcp_stream("127.0.0.1", self._target)
         except OSError:
