@@ -61,11 +61,11 @@ class HostFetcher:
 
         return sorted(self._stacks, key=rank)
 
-    def reach_bytes(self) -> int:
+    def reach_bytes(self, least_bytes: int = AHEAD_LEAST_BYTES) -> int:
         """What the best host brings in AHEAD_S: with less under way the line would be idle between two requests."""
         best = next(iter(self.ranked()), None)
         rate = self._stacks[best].measured.download_bytes_s if best is not None else 0.0
-        return int(min(max(rate * AHEAD_S, AHEAD_LEAST_BYTES), AHEAD_MOST_BYTES))
+        return int(min(max(rate * AHEAD_S, least_bytes), AHEAD_MOST_BYTES))
 
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Verify) -> bytes:
         """The range as ``verify`` accepts it. Raises Unavailable, within the limit, or a quarter of it if that is how

@@ -22,12 +22,14 @@ from megafs.index.packs import Packs
 from megafs.model import ChunkId, ChunkPlace, Pack, PackNumber
 from megafs.packs.codec import AS_IS, Codec
 from megafs.store.disk import ABSENT, Disk
+from megafs.store.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 
 OPENING_THREADS = 2
 INLINE_BYTES = 24 * 1024  # up to here opening costs less than the hop to a thread (about 40 µs)
 RUN_BYTES = MIB + 64 * KIB  # of one request: four chunks
+NEIGHBOUR_BYTES = MIB  # fetched together at most, until it is known how fast hosts are
 GAP_BYTES = 64 * KIB  # between two chunks: fetched with them, for it takes less time than a request of its own
 
 
@@ -37,8 +39,8 @@ class Fetcher(Protocol):
     async def fetch(self, pack: Pack, start: int, stop: int, verify: Callable[[bytes], bool]) -> bytes:
         """The range of the pack as ``verify`` accepts it, from whichever host has it. Raises Unavailable."""
 
-    def reach_bytes(self) -> int:
-        """How much whoever reads from front to back should have under way."""
+    def reach_bytes(self, least_bytes: int = 4 * MIB) -> int:
+        """How much whoever reads from front to back should have under way, at least so much."""
 
 
 class ChunkCache:
@@ -76,6 +78,7 @@ class Reader:
         self._opening: dict[ChunkId, trio.Event] = {}
         self._limiter = trio.CapacityLimiter(OPENING_THREADS)
         self._codecs = threading.local()  # zstandard's objects are not thread-safe
+        self._neighbours = Neighbours(packs.places)
         self._known: dict[PackNumber, Pack] = {}
         self.fetched = self.healed = 0
         self.on_fetched: Callable[[], None] = lambda: None  # the cache grew
@@ -280,11 +283,32 @@ class Reader:
         except (Unauthentic, Corrupt, DiskError):
             plain, damaged = None, True
         if plain is None:
-            plain = await self._fetch(pack, place)
+            plain = await (self._fetch if damaged else self._fetch_with_neighbours)(pack, place)
             self.healed += damaged
         else:
             self._touch(place.pack)
         return plain
+
+    async def _fetch_with_neighbours(self, pack: Pack, place: ChunkPlace) -> bytes:
+        """The plaintext; and what lies behind it in its pack, if small files are read one after the other."""
+        behind = self._neighbours.of(place, self._fetcher.reach_bytes(NEIGHBOUR_BYTES))[1:]
+        behind = [each for each in behind if self.is_idle(each.chunk)]
+        if not behind:
+            return await self._fetch(pack, place)
+        done = trio.Event()
+        self._opening.update((each.chunk, done) for each in behind)
+        try:
+            absent = await trio.to_thread.run_sync(self._absent, behind, limiter=self._limiter)
+            pieces = await self.fetch_run([place, *absent])
+        finally:
+            self._opened(behind, done)
+        if pieces is None:  # each alone may still be right somewhere
+            return await self._fetch(pack, place)
+        return await trio.to_thread.run_sync(self._plain, pack.epoch, place, pieces[0], limiter=self._limiter)
+
+    def _absent(self, places: Sequence[ChunkPlace]) -> list[ChunkPlace]:
+        """Thread. Those that are not here."""
+        return [place for place in places if not self._disk.has(place.pack, place.offset)]
 
     async def _fetch(self, pack: Pack, place: ChunkPlace) -> bytes:
         plain: bytes | None = None

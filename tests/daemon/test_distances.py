@@ -152,6 +152,48 @@ async def test_twelve_thousand_small_files_are_few_objects(rig):
         assert max(objects.values()) <= 40, objects
 
 
+SMALL = (500, 2_000, 4_000, 9_000, 20_000)
+
+
+async def small_files(drive, count, counted):
+    """Files of the root, in order, and what is in them; cold."""
+    engine, chance, files = drive.engine, random.Random(9), []
+    for number in range(count):
+        ino = engine.names.create(ROOT_INO, b"source %d" % number, 0o100644, 0, 0).ino
+        files.append((ino, chance.randbytes(chance.choice(SMALL))))
+        await engine.content.write(ino, 0, files[-1][1])
+        engine.commits.note_change()
+    await cold(drive, counted)
+    return files
+
+
+async def test_small_files_read_in_order_come_many_at_once(rig):
+    counted = Counted(rig)
+    async with rig.running() as drive:
+        files = await small_files(drive, 6_000, counted)
+        size = sum(len(data) for _, data in files)
+        packs = len(list(drive.engine.packs.all()))
+        for ino, data in files:
+            assert bytes(await drive.engine.content.read(ino, 0, len(data), len(data))) == data
+        assert counted.gets <= 25 * packs, "a few to begin with, then megabytes"
+        assert counted.bytes <= 1.2 * size, "hardly anything twice"
+
+
+async def test_single_small_files_bring_little_else(rig):
+    counted = Counted(rig)
+    async with rig.running() as drive:
+        files = await small_files(drive, 3_000, counted)
+        for number in (1_500, 100, 2_900, 700):  # here and there: nothing but themselves
+            ino, data = files[number]
+            assert bytes(await drive.engine.content.read(ino, 0, len(data), len(data))) == data
+        assert counted.gets == 4
+        assert counted.bytes <= sum(len(files[number][1]) + OVER_BYTES for number in (1_500, 100, 2_900, 700))
+        ino, data = files[701]  # and the one behind: as much again at most
+        await drive.engine.content.read(ino, 0, len(data), len(data))
+        assert counted.gets == 5
+        assert counted.bytes <= 60_000 + 5 * OVER_BYTES
+
+
 async def test_hedging_halves_the_p99_of_cold_reads_with_one_slow_host_of_three(tmp_path, autojump_clock):
     took = {}
     for hedged in (False, True):
