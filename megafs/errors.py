@@ -101,6 +101,10 @@ class HostUnreachable(HostError):
     """No answer, or a passing fault; worth trying again."""
 
 
+class HostFailing(HostUnreachable):
+    """It answered, with an error of its own. Web servers with a full disk do so to what they are to store."""
+
+
 class HostRefused(HostError):
     """The host understood and refused: credentials, permissions, a bad bucket. Trying again will not help."""
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import httpx
 import trio
 
-from megafs.errors import HostFull, HostRefused, HostUnreachable, ObjectMissing, Usage
+from megafs.errors import HostFailing, HostFull, HostRefused, HostUnreachable, ObjectMissing, Usage
 from megafs.hosts import pace
 from megafs.hosts.protocol import OBJECT_BYTES
 
@@ -116,7 +116,9 @@ class Http:
         reason = f"{self.label}: {answer.request.method} answered with {status} {words}".rstrip()
         if status in FULL:
             raise HostFull(reason)
-        if (status >= 500 and status != 501) or status in PASSING:
+        if status == 500:
+            raise HostFailing(reason)
+        if (status > 500 and status != 501) or status in PASSING:
             raise HostUnreachable(reason)
         raise HostRefused(reason)
 

@@ -5,7 +5,9 @@ After ``failures`` of them in a row each request is answered HostUnreachable at 
 one request may find out whether the host is back; the probe time doubles, with jitter, while it is not.
 
 A host that said it is full counts as full until it takes as much as it refused, or until it may have made room. If
-what it says of its free space agreed with that, it is believed as well when it says that there is room again.
+what it says of its free space agreed with that, it is believed as well when it says that there is room again. Web
+servers mostly do not say so but have an error of their own: who has it for FAILED_PUTS, none as large going well in
+between, and answers other questions, is taken for full.
 """
 
 import random
@@ -16,9 +18,9 @@ from typing import TypeVar
 
 import trio
 
-from megafs.errors import HostError, HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.errors import HostError, HostFailing, HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts import pace
-from megafs.hosts.protocol import Host
+from megafs.hosts.protocol import Bytes, Host
 from megafs.hosts.wrappers import Request, Wrapped, jittered
 from megafs.model import Statistics, Usage
 
@@ -26,6 +28,7 @@ Result = TypeVar("Result")
 
 SMALL_BYTES = 64 << 10  # up to here the time of a request is latency; sealed chunks of random writes included
 FULL_S = 600.0  # a full host is tried again after this: its owner may have made room
+FAILED_PUTS = 3
 LARGE_BYTES = 1 << 20  # from here on it is throughput
 WEIGHT = 0.2  # of a new sample in a moving average
 FAILING_WEIGHT = 0.02  # the share of failures is that of about the last fifty requests
@@ -64,6 +67,7 @@ class Measured(Wrapped):
         self.latency_s = 0.0  # 0: not measured yet
         self.upload_bytes_s = 0.0
         self.download_bytes_s = 0.0
+        self._failed_puts: list[int] = []  # sizes, since the last one that went well and was as large
         self._refused_bytes = 0  # the smallest object that it had no room for; 0: none
         self._refused_at = 0.0
         self._says_when_full = False
@@ -131,8 +135,7 @@ class Measured(Wrapped):
             if isinstance(error, HostRefused):
                 self._refusals_in_a_row += request.verb != "delete"  # append-only credentials refuse just these
             elif isinstance(error, HostFull):
-                smallest = min(self._refused_bytes, request.sent_bytes) if self.full else request.sent_bytes
-                self._refused_bytes, self._refused_at = max(1, smallest), trio.current_time()
+                self._note_full(request.sent_bytes)
             raise
         except trio.Cancelled:
             # A read that was given up is a sample too: it takes at least this long. Else a host that is always
@@ -151,9 +154,29 @@ class Measured(Wrapped):
         self._sample(request, trio.current_time() - started, received, is_whole=True)
         if request.verb == "put" and request.sent_bytes >= self._refused_bytes:
             self._refused_bytes = 0
+        if request.verb == "put" and request.sent_bytes >= min(self._failed_puts, default=0):
+            self._failed_puts.clear()
         if isinstance(result, Usage) and result.free_bytes is not None:
             self._hear(result.free_bytes)
         return result
+
+    async def put(self, name: str, data: Bytes) -> None:
+        try:
+            await super().put(name, data)
+        except HostFailing as error:
+            try:
+                await self.head(name)
+            except ObjectMissing:  # it lives
+                self._failed_puts.append(len(data))
+            if len(self._failed_puts) < FAILED_PUTS:
+                raise
+            self._note_full(len(data))
+            self.last_error = f"{error}, {len(self._failed_puts)} times, though it answers otherwise: taken for full"
+            raise HostFull(self.last_error) from error
+
+    def _note_full(self, count: int) -> None:
+        smallest = min(self._refused_bytes, count) if self.full else count
+        self._refused_bytes, self._refused_at = max(1, smallest), trio.current_time()
 
     def _hear(self, free_bytes: int) -> None:
         """One that knows only of its disk and not of a quota says all the time that there is room."""

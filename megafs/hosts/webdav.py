@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import httpx
 import trio
 
-from megafs.errors import HostError, HostRefused, HostUnreachable, ObjectMissing
+from megafs.errors import HostError, HostFailing, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts.http import Http, range_header, whole_number
 from megafs.hosts.protocol import NAME, Bytes, checked_name, checked_range
 from megafs.hosts.url import HostUrl
@@ -130,6 +130,8 @@ class WebdavHost:
         async with self._http.asked("PUT", url, content=data) as answer:
             if answer.status_code in {404, 409}:
                 raise HostUnreachable(f"{self._label}: the folder is not there")
+            if answer.status_code == 405:  # but it took the marker: rclone says so when its disk is full
+                raise HostFailing(f"{self._label}: PUT answered with 405")
             self._http.check(answer)
 
     async def _moved(self, source: str, target: str) -> bool:

@@ -83,6 +83,38 @@ def test_a_disk_fills_up_and_is_given_room_again(drives, folders, tmp_path):
         drive.unmount()
 
 
+@pytest.mark.needs_root
+@pytest.mark.parametrize("kind", ["s3", "webdav"])
+def test_web_servers_that_do_not_say_that_they_are_full_are_found_out(drives, folders, tmp_path, kind):
+    with small_disk(tmp_path / "disk", 24 * MIB), servers.rclone(tmp_path / "disk" / "server", kind) as server:
+        drive = drives("first", [folder.as_uri() for folder in folders[:2]])
+        drive.create("--copies", 2)
+        drive.mount()
+        secrets, url = tmp_path / "secrets.toml", server.place("vault")
+        (name, value), *_ = server.secrets.items()
+        secrets.write_text(f'["{url}"]\n{name} = "{value}"\n')
+        secrets.chmod(0o600)
+        told = ("--label", "small", "--operator", "another", "--secrets-file", secrets)  # first choice of every pack
+        drive.run("hosts", "v", "add", url, *told)
+        files = {"before": write(drive, "before", content(1, 3 * MIB))}
+        drive.sync()
+        assert (host(drive, "small")["state"], host(drive, "small")["objects"]) == ("ok", 1), "the control"
+        (tmp_path / "disk" / "ballast").write_bytes(bytes(19 * MIB))
+        for number in range(3):
+            files[f"full {number}"] = write(drive, f"full {number}", content(2 + number, 3 * MIB))
+            drive.sync()
+        hosts = {each["label"]: each for each in drive.told("status", "v")["hosts"]}
+        assert hosts["small"]["state"] == "full"
+        assert "taken for full" in hosts["small"]["last_error"]
+        assert "full" in drive.run("status", "v").stdout
+        assert sum(each["objects"] for each in hosts.values()) == 8, "four packs, each on two hosts"
+        drive.unmount()
+        drive.forget_cache()
+        drive.mount()
+        assert {name: (drive.mountpoint / name).read_bytes() for name in files} == files
+        drive.unmount()
+
+
 def test_a_host_gets_no_more_than_its_owner_allows(drives, folders):
     drive = drives("first", [folder.as_uri() for folder in folders[:2]])
     drive.create("--copies", 2)

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from megafs.config import PACK_BYTES
-from megafs.errors import HostFull, HostRefused, HostUnreachable, ObjectMissing
+from megafs.errors import HostFailing, HostFull, HostRefused, HostUnreachable, ObjectMissing
 from megafs.hosts import stacked
 from megafs.hosts.measured import FULL_S, Measured
 from megafs.hosts.wrappers import Limited, Retrying, Timed, Wrapped
@@ -292,6 +292,55 @@ async def test_room_on_a_full_host_is_used_once_it_says_so(has_quota) -> None:
     memory.objects.clear()
     await host.usage()
     assert host.full is has_quota
+
+
+class Unwilling(MemoryHost):
+    """Has an error of its own for what is larger than ``most``; ``deaf``: for everything."""
+
+    most, deaf = 10, False
+
+    async def put(self, name, data):
+        if len(data) > self.most:
+            raise HostFailing("m: PUT answered with 500")
+        await super().put(name, data)
+
+    async def head(self, name):
+        if self.deaf:
+            raise HostFailing("m: HEAD answered with 500")
+        return await super().head(name)
+
+
+async def test_who_fails_at_what_is_large_only_is_taken_for_full(autojump_clock) -> None:
+    unwilling = Unwilling()
+    host = Measured(unwilling, label="m")
+    for _ in range(2):
+        with pytest.raises(HostFailing):
+            await host.put(NAME, bytes(100))
+        await host.put(OTHER, bytes(5))  # a commit still fits
+    assert not host.full
+    with pytest.raises(HostFull, match="3 times, though it answers otherwise: taken for full"):
+        await host.put(NAME, bytes(100))
+    assert host.full
+    assert host.answers
+    unwilling.most = 1000
+    await host.put(NAME, bytes(100))
+    assert not host.full
+    unwilling.most = 10
+    for _ in range(2):
+        with pytest.raises(HostFailing):
+            await host.put(NAME, bytes(100))
+    assert not host.full, "the count began anew"
+
+
+async def test_who_fails_at_everything_is_not_taken_for_full(autojump_clock) -> None:
+    unwilling = Unwilling()
+    unwilling.deaf = True
+    host = Measured(unwilling, label="m")
+    for _ in range(10):
+        with pytest.raises(HostUnreachable):
+            await host.put(NAME, bytes(100))
+    assert not host.full
+    assert not host.healthy
 
 
 async def test_who_refuses_everything_is_told_from_who_refuses_deletes() -> None:
