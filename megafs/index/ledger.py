@@ -4,7 +4,7 @@ What is committed but not on the hosts, what is frozen and who has it, what is o
 to do with them is decided in sync/. Everything here is local to the device and becomes durable with the next commit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apsw
@@ -108,12 +108,12 @@ class Ledger:
     def newest_outbox(self) -> int:
         return int(self._execute("SELECT max(n) FROM outbox").get or 0)
 
-    def changesets(self, first: int, last: int) -> list[bytes]:
-        """Changesets of outbox rows ``first`` to ``last``, both included."""
+    def changesets(self, first: int, last: int) -> Iterator[bytes]:
+        """Changesets of outbox rows ``first`` to ``last``, both included; one at a time, all may be more than fits."""
         rows = self._connection.execute(
             "SELECT changeset FROM outbox WHERE n BETWEEN ? AND ? ORDER BY n", (first, last)
         )
-        return [row[0] for row in rows]
+        return (row[0] for row in rows)
 
     def mark_frozen(self, first: int, last: int, seq: int) -> None:
         self._execute("UPDATE outbox SET seq = ? WHERE n BETWEEN ? AND ?", (seq, first, last))

@@ -193,10 +193,10 @@ class Checkpointer:
         with self._database.snapshot() as connection:
             cut.n = Ledger(connection).newest_outbox()
             trio.from_thread.run_sync(self._set_boundary, cut)
-            changesets = Ledger(connection).changesets(covered_n + 1, cut.n)
-            cut.kept, ranges = (
-                ([], [whole(t) for t in REPLICATED]) if everything else stale(before, touched(changesets))
-            )
+            if everything:
+                ranges = [whole(table) for table in REPLICATED]
+            else:
+                cut.kept, ranges = stale(before, touched(Ledger(connection).changesets(covered_n + 1, cut.n)))
             good = {part.id for part in cut.kept}
             cut.lost = [part for part in before if part.id not in good]
             cut.unplaced = Ledger(connection).packs_without_copy()

@@ -13,7 +13,7 @@ from megafs.model import PackNumber
 COMMIT_AGE_S = 10.0  # a commit waits this long for others, so that a busy device ships one object in ten seconds
 COMMITS_PER_CHECKPOINT = 256  # an attach fetches at most this many objects one after another
 CHANGESETS_PER_CHECKPOINT_BYTES = 64 * MIB
-CHANGESETS_PER_OBJECT_BYTES = 16 * MIB  # a commit object stays small enough for a slow line
+CHANGESETS_PER_OBJECT_BYTES = 4 * MIB  # small enough for a slow line; joining takes five times that in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
