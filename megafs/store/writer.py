@@ -155,28 +155,32 @@ class PackWriter:
             if one is None:
                 places.append(None)
                 continue
-            pack = self._room_for(len(one.data))
-            if not writes or writes[-1][0] is not pack:
-                writes.append((pack, pack.position, []))
-            writes[-1][2].append(one.data)
-            place = ChunkPlace(
-                one.chunk, pack.number, pack.position, len(one.data), one.plain_bytes, one.codec, one.digest
-            )
-            places.append(place)
-            pack.position += len(one.data)
-            pack.chunks += 1
+            number, offset = self._reserve(writes, one.data)
+            places.append(ChunkPlace(one.chunk, number, offset, len(one.data), one.plain_bytes, one.codec, one.digest))
         await self._write(writes)
         return places
 
-    async def append(self, place: ChunkPlace, data: bytes) -> ChunkPlace:
-        """Compaction: the same sealed bytes at a new place. The chunk's epoch must be the newest. ``sync`` comes before
-        the place is told to the index, because these bytes do not pass by files.content, which holds landings back."""
+    async def append(self, chunks: Sequence[tuple[ChunkPlace, bytes]]) -> list[ChunkPlace]:
+        """Compaction: sealed bytes at new places. The chunks' epoch must be the newest. ``sync`` comes before the
+        places are told to the index, because these bytes do not pass by files.content, which holds landings back."""
+        writes: list[tuple[OpenPack, int, list[bytes]]] = []
+        moved = []
+        for place, data in chunks:
+            number, offset = self._reserve(writes, data)
+            moved.append(place._replace(pack=number, offset=offset))
+        await self._write(writes)
+        return moved
+
+    def _reserve(self, writes: list[tuple[OpenPack, int, list[bytes]]], data: bytes) -> tuple[PackNumber, int]:
+        """Where the bytes will stand, once ``writes`` have been carried out."""
         pack = self._room_for(len(data))
-        moved = place._replace(pack=pack.number, offset=pack.position)
+        if not writes or writes[-1][0] is not pack:
+            writes.append((pack, pack.position, []))
+        writes[-1][2].append(data)
+        offset = pack.position
         pack.position += len(data)
         pack.chunks += 1
-        await self._write([(pack, moved.offset, [data])])
-        return moved
+        return pack.number, offset
 
     async def _write(self, writes: list[tuple[OpenPack, int, list[bytes]]]) -> None:
         now_s = self._clock()

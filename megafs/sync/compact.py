@@ -7,8 +7,9 @@ still where they were. What became of the old packs is for sync.collect.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 4 * MIB  # packs below this are merged …
 SMALL_TOTAL_BYTES = 16 * MIB  # … once there is enough for a full one
 ROUND_BYTES = 32 * MIB  # moved at a time: the rest waits for the next look
+BATCH_BYTES, BATCH_CHUNKS = MIB, 1_000  # of one trip to a thread
+SLICE_ROWS = 100  # moved between two looks at other tasks: about 2 ms
 WAITING_PACKS = 2  # while more than these are not shipped, nothing is sealed anew: it is not urgent
 
 
@@ -71,10 +74,27 @@ def chosen_to_reseal(fillings: Sequence[Filling], round_bytes: int) -> list[Pack
     return picked
 
 
-def resealed(keyring: Keyring, epoch: int, place: ChunkPlace, sealed: bytes) -> bytes:
-    """Thread. A chunk of ``epoch`` as the newest one seals it: as long as before, its id and plaintext are the same."""
-    plain = keyring.open_chunk(epoch, place, sealed)
-    return keyring.seal_chunk(place.chunk, place.codec, place.plain_bytes, plain)
+def batches(places: Sequence[ChunkPlace]) -> Iterator[Sequence[ChunkPlace]]:
+    """What is read and written by one trip to a thread: a pack may hold fifty thousand chunks. Pure."""
+    first = size = 0
+    for number, place in enumerate(places):
+        if number > first and (size + place.sealed_bytes > BATCH_BYTES or number - first == BATCH_CHUNKS):
+            yield places[first:number]
+            first, size = number, 0
+        size += place.sealed_bytes
+    yield places[first:]
+
+
+def resealed(
+    keyring: Keyring, epoch: int, chunks: Sequence[tuple[ChunkPlace, bytes]]
+) -> list[tuple[ChunkPlace, bytes]]:
+    """Thread. Chunks of ``epoch`` as the newest one seals them: as long as before, id and plaintext are the same."""
+    anew = []
+    for place, sealed in chunks:
+        plain = keyring.open_chunk(epoch, place, sealed)
+        data = keyring.seal_chunk(place.chunk, place.codec, place.plain_bytes, plain)
+        anew.append((place._replace(digest=digest(data)), data))
+    return anew
 
 
 class Compactor:
@@ -146,29 +166,35 @@ class Compactor:
         if pack is None:
             return 0
         moves: list[tuple[ChunkPlace, ChunkPlace]] = []
-        for place in self._packs.places(number):
-            data, wanted = await self._sealed(pack, place), place
+        for places in batches(self._packs.places(number)):
+            chunks = await self._sealed(pack, places)
             if pack.epoch != self._writer.keyring.epoch:
-                data = await trio.to_thread.run_sync(resealed, self._writer.keyring, pack.epoch, place, data)
-                wanted = place._replace(digest=digest(data))
-                self.resealed += 1
-            moves.append((place, await self._writer.append(wanted, data)))
+                chunks = await trio.to_thread.run_sync(resealed, self._writer.keyring, pack.epoch, chunks)
+                self.resealed += len(chunks)
+            moves += zip(places, await self._writer.append(chunks), strict=True)
         await self._writer.sync()
-        for old, new in moves:
+        for count, (old, new) in enumerate(moves):
             if self._extents.place(old.chunk) == old:
                 self._extents.move_chunk(new)
+            if count % SLICE_ROWS == 0:
+                await trio.lowlevel.checkpoint()
         await self._commits.durable_now()
         return len(moves)
 
-    async def _sealed(self, pack: Pack, place: ChunkPlace) -> bytes:
-        def is_right(sealed: bytes) -> bool:
+    async def _sealed(self, pack: Pack, places: Sequence[ChunkPlace]) -> list[tuple[ChunkPlace, bytes]]:
+        """The chunks as they are: from the local file, where that has them right, else from hosts."""
+
+        def is_right(place: ChunkPlace, sealed: bytes) -> bool:
             return len(sealed) == place.sealed_bytes and digest(sealed) == place.digest
 
-        def from_disk() -> bytes | None:
-            sealed = self._disk.read(place.pack, place.offset, place.sealed_bytes)
-            return sealed if is_right(sealed) else None
+        def from_disk() -> list[bytes | None]:
+            found = [self._disk.read(place.pack, place.offset, place.sealed_bytes) for place in places]
+            return [sealed if is_right(place, sealed) else None for place, sealed in zip(places, found, strict=True)]
 
-        sealed = await trio.to_thread.run_sync(from_disk)
-        if sealed is None:
-            sealed = await self._fetcher.fetch(pack, place.offset, place.offset + place.sealed_bytes, is_right)
-        return sealed
+        chunks = []
+        for place, sealed in zip(places, await trio.to_thread.run_sync(from_disk), strict=True):
+            if sealed is None:
+                stop = place.offset + place.sealed_bytes
+                sealed = await self._fetcher.fetch(pack, place.offset, stop, partial(is_right, place))
+            chunks.append((place, sealed))
+        return chunks

@@ -469,9 +469,9 @@ def test_a_chunk_sealed_anew_opens_in_the_new_epoch_only():
     new = old.rotated()
     sealed = old.seal_chunk(ChunkId(bytes(16)), 0, 5, b"plain")
     place = ChunkPlace(ChunkId(bytes(16)), PackNumber(1), 0, len(sealed), 5, 0, digest(sealed))
-    again = resealed(new, 1, place, sealed)
+    ((moved, again),) = resealed(new, 1, [(place, sealed)])
     assert len(again) == len(sealed)
-    moved = place._replace(digest=digest(again))
+    assert moved == place._replace(digest=digest(again))
     assert new.open_chunk(2, moved, again) == b"plain"
     for keyring, epoch in ((new, 1), (old, 1), (old, 2)):
         with pytest.raises(Unauthentic):

@@ -8,8 +8,9 @@ import trio
 
 from megafs.crypto.keys import ident_pack
 from megafs.errors import Unavailable
-from megafs.model import HostId, Kind, Pack, Policy
-from megafs.sync.compact import Compactor, Filling, chosen
+from megafs.model import ChunkId, ChunkPlace, HostId, Kind, Pack, PackNumber, Policy
+from megafs.sync.compact import BATCH_BYTES, BATCH_CHUNKS, Compactor, Filling, batches, chosen
+from megafs.sync.moves import Moves
 from megafs.sync.repair import GIVE_UP_S, Repairer
 from tests.sync.rig import Device, World, attached
 from tests.sync.test_collect import collector, names
@@ -31,6 +32,7 @@ def repairer(device: Device) -> Repairer:
         landscape=device.world.landscape,
         claims=device.claims,
         clock=device.clock,
+        moves=Moves(),
     )
 
 
@@ -177,6 +179,20 @@ async def test_a_silent_host_is_replaced_in_the_end(tmp_path: Path, autojump_clo
 def test_which_packs_are_emptied(fillings: list[tuple[int, int, int]], picked: list[int]) -> None:
     mib = 1 << 20
     assert chosen([Filling(number=n, stored=s * mib, live=v * mib) for n, s, v in fillings]) == picked
+
+
+@pytest.mark.parametrize(("sizes", "counts"), [([], [0]), ([5], [1]), ([BATCH_BYTES] * 3, [1, 1, 1])])
+def test_what_one_trip_to_a_thread_takes(sizes, counts):
+    places = [ChunkPlace(ChunkId(bytes(16)), PackNumber(1), 0, size, size, 0, b"") for size in sizes]
+    assert [len(batch) for batch in batches(places)] == counts
+
+
+def test_small_chunks_take_few_trips():
+    """A pack of 16 MiB may hold fifty thousand of them."""
+    places = [ChunkPlace(ChunkId(bytes(16)), PackNumber(1), n * 300, 300, 200, 0, b"") for n in range(50_000)]
+    found = list(batches(places))
+    assert [place for batch in found for place in batch] == places
+    assert len(found) == len(places) / BATCH_CHUNKS
 
 
 async def test_a_sparse_pack_is_emptied_and_goes(world: World, tmp_path: Path, autojump_clock: object) -> None:
