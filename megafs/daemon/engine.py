@@ -1,13 +1,17 @@
 """One vault at work, without a mount: every part, wired. Used by run (with a mount), attach and the tests."""
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+
+import trio
 
 from megafs.config import MIB, MountOptions, Settings, VaultPaths, durability_hosts
 from megafs.daemon.device import Device
 from megafs.daemon.keeping import Keeping
+from megafs.errors import MegaFSError
 from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import Namespace
@@ -32,6 +36,9 @@ from megafs.sync.pins import Keeper
 from megafs.sync.ship import Shipper
 from megafs.sync.states import States
 
+log = logging.getLogger(__name__)
+
+USAGE_EVERY_S = 300.0  # hosts are asked for their free space at most so often
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); the time module has no name for it
 
 
@@ -91,6 +98,19 @@ class Space:
         """Copies may have been deleted."""
         self._counted.clear()
 
+    async def ask(self) -> None:
+        """Every host for its free space."""
+        self.recount()
+        for host, stack in list(self._stacks.items()):
+            try:
+                usage = await stack.prompt.usage()
+            except MegaFSError as error:
+                log.info("a host does not say how much space it has: %s", error)
+                continue
+            self.free[host] = usage.free_bytes
+            if usage.used_bytes is not None:
+                self.used[host] = usage.used_bytes
+
     def total_and_free(self, stored: int) -> tuple[int, int]:
         """For statfs, in bytes of content: as much is free as every one of the hosts that a pack needs can take."""
         unknown = 1 << 50
@@ -113,6 +133,7 @@ class Engine:
         options: MountOptions,
         stacks: dict[HostId, Stack],
         disk: Disk | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """``database`` is open and adopted by the device. Blocks for a few file operations."""
         self.paths, self.device, self.database, self.stacks = paths, device, database, stacks
@@ -155,7 +176,7 @@ class Engine:
         self.cache.durable_now = self.commits.durable_now
         self.space, self.takeover = Space(self.vault, stacks, self.packs, self.care), Takeover()
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy, under_way=self.space.under_way)
-        self.keeping = Keeping(self, lost=lambda: self.takeover.tell())
+        self.keeping = Keeping(self, lost=lambda: self.takeover.tell(), clock=clock)
         self.keeper = Keeper(database, self.disk, self.reader, limit_bytes=lambda: self.cache.limit_bytes)
         self.cache.pinned = self.keeper.kept
         self.states = States(database, self.content, self.packs, self.disk, self.keeping.reach, self.landscape)
@@ -163,6 +184,24 @@ class Engine:
     @property
     def shipper(self) -> Shipper:
         return self.keeping.shipper
+
+    def loops(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """All that a mount runs beside its requests; each until it is cancelled."""
+        own = (self.commits.run, self.content.run, self.cache.run, self.keeper.run)
+        return [*own, self._ask_usage, *self.keeping.loops()]
+
+    def note_durable(self) -> None:
+        """What the committer tells once something is."""
+        self.keeping.wake()
+        self.cache.wake()
+
+    async def _ask_usage(self) -> None:
+        moves = self.shipper.moves
+        while True:
+            seen = moves.count
+            await self.space.ask()
+            await moves.beyond(seen)
+            await trio.sleep(USAGE_EVERY_S)
 
     async def durable(self) -> None:
         """What fsync waits for, as the settings say. Raises Incomplete if hosts stay away too long."""

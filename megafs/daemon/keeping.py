@@ -4,12 +4,14 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import trio
 
 from megafs.config import Settings
 from megafs.crypto.keys import ident_claim
+from megafs.daemon import memory
 from megafs.daemon.device import Device
 from megafs.errors import HostError
 from megafs.files.commit import Committer
@@ -51,6 +53,8 @@ log = logging.getLogger(__name__)
 
 COMPACT_EVERY_S = 300.0  # packs are looked through this often
 RESEAL_EVERY_S = 5.0  # a round of at most 32 MiB, while little waits to be shipped
+TIDY_EVERY_S = 10.0  # freed memory goes back to the system: what commit objects and checkpoints were made in
+HOURS_LOOK_MIN = 10  # trio's clock stands still while the machine sleeps
 DEEP = "deep_epoch"  # key of the setting table: all chunks of earlier epochs are to be sealed anew; absent: none
 
 
@@ -95,17 +99,17 @@ class Local(Protocol):
 class Keeping:
     """The loops that keep the hosts as the policy wants them."""
 
-    def __init__(self, local: Local, lost: Callable[[], None]) -> None:
+    def __init__(self, local: Local, lost: Callable[[], None], clock: Callable[[], float]) -> None:
         """``lost`` is called once another device has taken the vault over."""
-        device, self._local = local.device, local
+        device, self._local, self._clock = local.device, local, clock
         # Prompt: lanes and packs have pauses of their own, and a pack goes elsewhere rather than wait for a host.
         self._objects = Objects(device.keyring, {host: stack.prompt for host, stack in local.stacks.items()})
         self._stream = Stream(
-            local.database, device.keyring, device.signer, time.time, coarse=local.settings.coarse_sizes
+            local.database, device.keyring, device.signer, self._clock, coarse=local.settings.coarse_sizes
         )
         standing = Standing(term=self._stream.position.term, device=device.id)
         self._claims = Claims(self._objects, device.trust, standing, since_boot_s)
-        self._lasting = Lasting(local.database, time.time, since_boot_s)
+        self._lasting = Lasting(local.database, self._clock, since_boot_s)
         self.shipper = self._shipper(lost)
         self.reach = Reach(local.database, local.ledger, self.shipper, local.commits, local.landscape)
         self.checkpointer = Checkpointer(
@@ -148,8 +152,10 @@ class Keeping:
             answers=self._answers,
             ask=self._ask,
             gone_s=local.settings.host_gone_s,
-            clock=time.time,
+            clock=self._clock,
         )
+        for stack in local.stacks.values():
+            stack.measured.on_failure = self.presence.note_failure
         self.scrubber = self._scrubber()
 
     def _may_tend(self) -> bool:
@@ -187,7 +193,7 @@ class Keeping:
             mirror=self.mirror,
             repairer=self.repairer,
             hosts=lambda: set(self._objects.hosts) - local.care.written_off(),
-            clock=time.time,
+            clock=self._clock,
             chance=chance,
             may_run=self._may_tend,
         )
@@ -202,7 +208,7 @@ class Keeping:
             trust=local.device.trust,
             own=lambda: self._stream.position.previous,
             durable_now=local.commits.durable_now,
-            clock=time.time,
+            clock=self._clock,
             lasting=self._lasting,
         )
 
@@ -216,7 +222,7 @@ class Keeping:
             disk=local.disk,
             landscape=local.landscape,
             settings=local.settings,
-            clock=time.time,
+            clock=self._clock,
             changed=lambda: self.shipper.wake(),
         )
         return Shipper(
@@ -228,7 +234,7 @@ class Keeping:
             packing=packing,
             commits=local.commits,
             landscape=local.landscape,
-            clock=time.time,
+            clock=self._clock,
             lost=lost,
             may_ship=self._may_ship,
         )
@@ -247,7 +253,7 @@ class Keeping:
             commits=local.commits,
             landscape=local.landscape,
             settings=local.settings,
-            clock=time.time,
+            clock=self._clock,
             lasting=self._lasting,
             is_idle=local.reader.is_idle,
         )
@@ -262,31 +268,44 @@ class Keeping:
             disk=local.disk,
             landscape=local.landscape,
             claims=self._claims,
-            clock=time.time,
+            clock=self._clock,
+            moves=self.shipper.moves,
             changed=self.shipper.wake,
             may_move=self._may_tend,
         )
 
     def loops(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """Each runs until it is cancelled."""
+        """Each runs until it is cancelled, and sleeps while nothing moves but for what is really due."""
         shipping = (self.shipper, self.checkpointer, self.collector)
         care = (self.repairer, self.mirror, self.presence, self.scrubber)
-        return [self._compact, self._reseal, *(part.run for part in (*shipping, *care))]
+        now_and_then = (
+            partial(self._while_moving, COMPACT_EVERY_S, self._in_hours(self.compactor.run_once)),
+            partial(self._while_moving, RESEAL_EVERY_S, self._in_hours(self.compactor.reseal_once)),
+            partial(self._while_moving, TIDY_EVERY_S, partial(trio.to_thread.run_sync, memory.give_back)),
+        )
+        return [*now_and_then, *(part.run for part in (*shipping, *care))]
 
-    async def _compact(self) -> None:
-        moves = self.shipper.moves
-        seen = -1
+    async def _while_moving(self, every_s: float, look: Callable[[], Awaitable[object]]) -> None:
+        """Look so long after the first that moved since the last look."""
+        moves, seen = self.shipper.moves, -1
         while True:
-            await trio.sleep(COMPACT_EVERY_S)
             await moves.beyond(seen)
+            await trio.sleep(every_s)
             seen = moves.count
-            await self.compactor.run_once()
+            await look()
 
-    async def _reseal(self) -> None:
-        while True:
-            await trio.sleep(RESEAL_EVERY_S)
+    def _in_hours(self, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+        """The same, but in the hours for work that can wait."""
+
+        async def later() -> None:
+            minutes = 1
+            while minutes:
+                minutes = minutes_until(self._local.settings.background_hours, minute_of_day())
+                await trio.sleep(60 * min(minutes, HOURS_LOOK_MIN))
             if not self._claims.is_lost:
-                await self.compactor.reseal_once()
+                await work()
+
+        return later
 
     @property
     def claims(self) -> Claims:
@@ -295,6 +314,7 @@ class Keeping:
     def join(self, host: HostId, stack: Stack) -> None:
         """From now on the host gets what all hosts get. Packs come once the vault's hosts name it."""
         self._objects.hosts[host] = stack.prompt
+        stack.measured.on_failure = self.presence.note_failure
         self.shipper.lanes.open(host)
 
     async def bring_up(self, host: HostId) -> AsyncGenerator[tuple[int, int], None]:

@@ -20,7 +20,7 @@ from megafs.config import MountOptions, Settings, VaultPaths, settings_from
 from megafs.control.messages import Done, Message, Request
 from megafs.control.server import Handler, serving
 from megafs.crypto.opened import Opened
-from megafs.daemon import anew, process, screen, secrets
+from megafs.daemon import anew, memory, process, screen, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
 from megafs.daemon.catchup import LOOK_S, catch_up
@@ -57,7 +57,6 @@ from megafs.sync.states import STATE
 
 log = logging.getLogger(__name__)
 
-USAGE_EVERY_S = 300.0  # how often hosts are asked for their free space
 SICK_S = 1.0  # before a loop goes on that met a sick disk
 READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
 SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in Python (fuse.loop); the default is 5 ms
@@ -71,6 +70,7 @@ def run(
 ) -> None:
     """Mount and serve until unmounted. ``ready`` is called once the mount answers. Raises MegaFSError."""
     process.harden()
+    memory.keep_apart()
     device = Device.of(opened)
     with locked(paths), cure_named(paths.root.name):
         secrets.seal_up(paths, device.keyring)
@@ -189,14 +189,12 @@ class Session:
             scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            own = (engine.commits.run, engine.content.run, engine.cache.run, engine.keeper.run)
-            for loop_forever in (*own, *engine.keeping.loops()):
+            for loop_forever in engine.loops():
                 nursery.start_soon(self._outliving, loop_forever)
             engine.fetcher.on_answer = self._tell_anew
-            nursery.start_soon(self._ask_usage)
             if not self.options.read_only:
                 nursery.start_soon(self._outliving, Rescue(engine).run)
-            engine.commits.on_durable = self._on_durable
+            engine.commits.on_durable = engine.note_durable
             nursery.start_soon(end_if_it_fails, nursery.cancel_scope)
             await self.locking.ending.wait()
             nursery.cancel_scope.cancel()
@@ -337,25 +335,6 @@ class Session:
         # In a thread: it asks the mount, and we are the ones who answer.
         await trio.to_thread.run_sync(raise_read_ahead, self.mountpoint)
         ready()
-
-    def _on_durable(self) -> None:
-        self.engine.keeping.wake()
-        self.engine.cache.wake()
-
-    async def _ask_usage(self) -> None:
-        space = self.engine.space
-        while True:
-            space.recount()
-            for host, stack in list(self.engine.stacks.items()):
-                try:
-                    usage = await stack.prompt.usage()
-                except MegaFSError as error:
-                    log.info("a host does not say how much space it has: %s", error)
-                    continue
-                space.free[host] = usage.free_bytes
-                if usage.used_bytes is not None:
-                    space.used[host] = usage.used_bytes
-            await trio.sleep(USAGE_EVERY_S)
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

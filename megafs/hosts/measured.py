@@ -72,6 +72,7 @@ class Measured(Wrapped):
         self._refused_at = 0.0
         self._says_when_full = False
         self.last_error = ""
+        self.on_failure: Callable[[], None] = lambda: None
 
     @property
     def healthy(self) -> bool:
@@ -134,6 +135,7 @@ class Measured(Wrapped):
             self._note(error)
             if isinstance(error, HostRefused):
                 self._refusals_in_a_row += request.verb != "delete"  # append-only credentials refuse just these
+                self.on_failure()
             elif isinstance(error, HostFull):
                 self._note_full(request.sent_bytes)
             raise
@@ -200,6 +202,7 @@ class Measured(Wrapped):
         self._failures_in_a_row += 1
         self.failing += FAILING_WEIGHT * (1 - self.failing)
         self._note(error)
+        self.on_failure()
         if not self.healthy:
             self._closed_until = trio.current_time() + jittered(self._probe_s, self._chance)
             self._probe_s = min(2 * self._probe_s, self._probe_most_s)

@@ -46,15 +46,22 @@ class Presence:
         self._care, self._mirror, self._repairer = care, mirror, repairer
         self._hosts, self._answers, self._ask, self._gone_s, self._clock = hosts, answers, ask, gone_s, clock
         self._look_s = min(LOOK_S, gone_s / 4) if gone_s else LOOK_S
+        self._failed = trio.Event()
+
+    def note_failure(self) -> None:
+        """A host did not do what it was asked."""
+        self._failed.set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled; once all hosts are there, not before one fails."""
         while True:
             await trio.sleep(self._look_s)
-            await self.look()
+            self._failed = trio.Event()
+            if await self.look():
+                await self._failed.wait()
 
-    async def look(self) -> None:
-        """One look at all hosts."""
+    async def look(self) -> bool:
+        """One look at all hosts; whether all of them are there."""
         async with trio.open_nursery() as nursery:
             for host in self._hosts():
                 nursery.start_soon(self._ask, host)
@@ -68,6 +75,7 @@ class Presence:
                 self._away(host, absence or Absence(since_s=int(self._clock()), observed_s=-self._look_s))
             elif absence is not None and absence.observed_s and not absence.written_off:
                 self._care.set_absence(host, replace(absence, observed_s=0.0))  # it is us who are away
+        return present.issuperset(hosts) and not self._care.absences()
 
     def _away(self, host: HostId, absence: Absence) -> None:
         if absence.observed_s < 0:

@@ -24,6 +24,7 @@ from megafs.packs import shards
 from megafs.placement import WHOLE, Part, part_bytes, steps
 from megafs.store.disk import Disk
 from megafs.sync.claims import Claims
+from megafs.sync.moves import Moves
 from megafs.sync.objects import Objects
 from megafs.sync.packing import Landscape, StoredPart, note_copy, stored_parts
 
@@ -48,43 +49,50 @@ class Repairer:
         landscape: Landscape,
         claims: Claims,
         clock: Callable[[], float],
+        moves: Moves,
         changed: Callable[[], None] = lambda: None,
         may_move: Callable[[], bool] = lambda: True,
     ) -> None:
         """``may_move`` says whether this is an hour for work that can wait."""
         self._objects, self._ledger, self._packs, self._disk = objects, ledger, packs, disk
         self._landscape, self._claims, self._clock, self._changed = landscape, claims, clock, changed
-        self._may_move, self._care = may_move, care
+        self._may_move, self._care, self._moves = may_move, care, moves
         self._woken, self._over = trio.Event(), trio.Event()
         self._is_running = False
+        self._is_waiting = True  # something is to be done that cannot be done now
         self.made = 0
 
     def note_damage(self, pack: Pack, host: HostId) -> None:
         """A reader found that the host's copy is missing or wrong: it is made anew."""
         self._care.note_damaged(pack.number, host, int(self._clock()))
-        self._woken.set()
+        self.wake()
 
     async def mended(self) -> None:
         """Return once a round that began after this call is over."""
         for _ in range(2 if self._is_running else 1):
-            self._woken.set()
+            self.wake()
             await self._over.wait()
 
     def wake(self) -> None:
         """A host may be back."""
         self._woken.set()
+        self._moves.note()
 
     async def run(self) -> None:
-        """Repair until cancelled."""
+        """Repair until cancelled. Rests while nothing is to be done and nothing changes."""
+        seen = self._moves.count
         while True:
             with trio.move_on_after(LOOK_EVERY_S):
                 await self._woken.wait()
-            self._woken = trio.Event()
+            if not self._is_waiting:
+                await self._moves.beyond(seen)
+            self._woken, seen = trio.Event(), self._moves.count
             self._is_running = True
             if not self._claims.is_lost:
                 try:
                     await self.run_once()
                 except MegaFSError as error:
+                    self._is_waiting = True
                     log.warning("repair pauses: %s", error)
             self._is_running = False
             self._over.set()
@@ -94,8 +102,8 @@ class Repairer:
         """Packs that may have less than the policy wants, or are on hosts that should no longer have them."""
         states = {state.spec.id: state for state in self._landscape.states()}
         now_s = self._clock()
-        due = {number for number, _ in self._care.damaged()}
-        for debt in self._ledger.owed():
+        due, owed = {number for number, _ in self._care.damaged()}, self._ledger.owed()
+        for debt in owed:
             state = states.get(debt.host)
             if state is None or state.is_usable or (not state.written_off and now_s - debt.since_s > GIVE_UP_S):
                 due.add(debt.pack)
@@ -105,10 +113,10 @@ class Repairer:
         count = sum(state.spec.state == "active" and not state.written_off for state in states.values())
         due.update(self._packs.on_hosts(gone))
         due.update(self._packs.with_fewer_copies(min(policy.places, count), absent))
-        if self._may_move():
-            due.update(self._packs.on_hosts(host for host, each in states.items() if each.spec.state == "draining"))
-            due.update(self._packs.with_other_copies(policy.places, policy.shards, absent))  # the policy was changed
-        return sorted(due)
+        later = self._packs.on_hosts(host for host, each in states.items() if each.spec.state == "draining")
+        later += self._packs.with_other_copies(policy.places, policy.shards, absent)  # the policy was changed
+        self._is_waiting = bool(due or owed or later)
+        return sorted(due.union(later if self._may_move() else ()))
 
     async def run_once(self) -> int:
         """Mend every pack that is due; how many parts were put."""

@@ -93,7 +93,7 @@ class Scrubber:
     async def run(self) -> None:
         """Look until cancelled, or until another device writes."""
         while not self._claims.is_lost:
-            await trio.sleep(self._pause_s() * (0.5 + self._chance.random()))
+            await trio.sleep(self._pause_s())
             if self._may_run():
                 await self.tick()
 
@@ -101,7 +101,7 @@ class Scrubber:
         if not self._may_run():
             return self._every_s
         due_s = [self._care.scrubbed(host).due_s for host in self._hosts()]
-        return min(max(TICK_S, min(due_s, default=0.0) - self._clock()), self._every_s)
+        return min(max(TICK_S, min(due_s, default=0.0) - self._clock()), 2 * self._every_s)
 
     async def tick(self) -> None:
         """One object of each host whose turn it is; a sweep of those where something was bad."""
@@ -114,12 +114,13 @@ class Scrubber:
                 pass
 
     def _due(self) -> list[HostId]:
+        """Those whose turn comes soon as well: one wake-up for all. The next turn is counted from when it was due."""
         now_s, due = self._clock(), []
         for host in self._hosts():
             due_s = self._care.scrubbed(host).due_s
             if not due_s or due_s > now_s + 2 * self._every_s:  # new, or the clock was set back
                 self._care.set_due(host, now_s + self._chance.random() * self._every_s)
-            elif due_s <= now_s:
+            elif due_s <= now_s + self._every_s / 2:
                 due.append(host)
         return due
 

@@ -231,8 +231,7 @@ class Shipper:
         """How long nothing can become due. Infinity is fine: new durable commits wake the loop."""
         if self.claims.is_lost:
             return float("inf")
-        if not self._may_ship() and not self._waiting:
-            return OPEN_PACK_TICK_S
+        least_s = 0.0 if self._may_ship() or self._waiting else OPEN_PACK_TICK_S  # what waits for its hours
         pauses = [max(0.0, self.packing.next_retry() - trio.current_time())]
         if self._ledger.first_unshipped_pack() is not None:
             pauses.append(OPEN_PACK_TICK_S)
@@ -240,7 +239,7 @@ class Shipper:
         if batch is not None:
             urgent = batch.first <= self._urgent_n or bool(self.boundary)
             pauses.append(max(0.05, pace.freeze_in(batch, urgent=urgent, now_s=self._clock())))
-        return min(pauses)
+        return max(min(pauses), least_s)
 
     def backlog(self, pack: PackNumber | None = None, outbox_n: int | None = None) -> Backlog:
         """What is left of everything up to that pack and outbox row (None: of all that exists)."""

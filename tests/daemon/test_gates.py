@@ -5,7 +5,7 @@ A whole vault without a kernel: the handlers are called directly. tests/fuse/tes
 
 import os
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 
 import apsw
 import trio
@@ -17,33 +17,41 @@ from megafs.files.landing import PARTS_A_SLICE
 from megafs.files.namespace import Change
 from megafs.model import ROOT_INO, ChunkId, Kind
 from megafs.sync.collect import SLICE_ROWS
+from megafs.sync.compact import SLICE_ROWS as SLICE_MOVED
 from tests.security.rig import WHO, Drive, Rig
 
 FILE_BYTES = 1 << 30
 SMALL_FILES = 12_000
 SMALL_BYTES = 1_500
 OBJECTS_A_HOST = 40
+REST_S = 400  # after the last change: packs, hosts and free space are looked at once more within 300 s
 IDLE_S = 60
+BEATS = ("megafs.sync.scrub.", "megafs.sync.mirror.")  # tasks
+BEATS_A_MINUTE = 2
 EXTENTS = 50_000  # the more there are, the more slices; no slice is longer
 WRITERS = 8
+CHUNKS = 3_000
 
 
 class Steps(trio.abc.Instrument):
-    """Statements between two switches of tasks, and how often tasks run."""
+    """Statements between two switches of tasks, and how often tasks run; those of BEATS apart."""
 
     def __init__(self) -> None:
-        self.statements = self.most = self.all = self.woken = 0
+        self.statements = self.most = self.all = self.woken = self.beats = 0
         self.ours: trio.lowlevel.Task | None = None
+        self._is_beat = False
 
     def note(self, event: dict[str, object]) -> None:
         sql = str(event["sql"])
         if not sql.startswith("PRAGMA") and "'main'." not in sql:  # the session's own, 2 µs a changed row
             self.statements += 1
-            self.all += 1
+            self.all += not self._is_beat
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.statements = 0
-        self.woken += task is not self.ours
+        self._is_beat = task.name.startswith(BEATS)
+        self.beats += task.name.startswith(BEATS) and task.name.endswith(".run")
+        self.woken += task is not self.ours and not self._is_beat
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self.most = max(self.most, self.statements)
@@ -61,18 +69,6 @@ def counted(drive: Drive):
     finally:
         trio.lowlevel.remove_instrument(steps)
         drive.engine.database.connection.trace_v2(0)
-
-
-@asynccontextmanager
-async def keeping(rig: Rig):
-    """The engine with every loop that a mount has, but for those that look after hosts by the clock (its heartbeat)."""
-    async with rig.running() as drive, trio.open_nursery() as nursery:
-        keeping = drive.engine.keeping
-        for loop in (keeping.checkpointer.run, keeping.collector.run, keeping._compact):
-            nursery.start_soon(loop)
-        drive.engine.commits.on_durable = lambda: (keeping.wake(), drive.engine.cache.wake())
-        yield drive
-        nursery.cancel_scope.cancel()
 
 
 def put(rig: Rig, since: int = 0) -> list[tuple[str, int]]:
@@ -125,8 +121,9 @@ async def test_many_small_files_are_few_objects(tmp_path):
 
 
 def test_nothing_happens_when_nothing_happens(tmp_path):
-    """A minute after a minute of rest: no statement, no sync, no put, no task that runs."""
-    rig, clock = Rig(tmp_path), MockClock(rate=1)
+    """A minute after minutes of rest, every loop of a mount running: no statement, no sync, no put, no task that runs,
+    but the heartbeat: whether hosts still have what they were given."""
+    rig, clock = Rig(tmp_path, hosts=2), MockClock(rate=1)
     syncs: Counter[str] = Counter()
 
     async def rest(seconds: int) -> None:
@@ -134,11 +131,15 @@ def test_nothing_happens_when_nothing_happens(tmp_path):
             clock.jump(1)
             await wait_all_tasks_blocked(0.001)
 
+    async def restless() -> None:
+        while True:
+            await trio.sleep(IDLE_S / 2)
+
     async def idle() -> None:
-        async with keeping(rig) as drive:
+        async with rig.running(everything=True) as drive:
             await drive.write(b"file", os.urandom(MIB))
             await drive.sync()
-            await rest(5 * IDLE_S)  # the last commit, a look at hosts and packs
+            await rest(REST_S)
             disk, database = drive.engine.disk, drive.engine.database
             original = disk.sync, database.sync_wal
             disk.sync = lambda number: syncs.update(["pack"]) or original[0](number)
@@ -147,12 +148,18 @@ def test_nothing_happens_when_nothing_happens(tmp_path):
             with counted(drive) as steps:
                 await rest(IDLE_S)
             assert (steps.all, steps.woken, dict(syncs)) == (0, 0, {})
-            assert len(rig.brain.transcript) == before, "nothing asked of the host"
-            with counted(drive) as steps:  # the control: what is counted is seen
-                await drive.write(b"file", os.urandom(MIB))
-                await drive.sync()
+            assert steps.beats <= BEATS_A_MINUTE, "of all hosts together"
+            assert not put(rig, before)
+            async with trio.open_nursery() as nursery:  # the control: what is counted is seen
+                nursery.start_soon(restless)
+                with counted(drive) as steps:
+                    await rest(IDLE_S)
+                    woken = steps.woken
+                    await drive.write(b"file", os.urandom(MIB))
+                    await drive.sync()
+                nursery.cancel_scope.cancel()
+            assert woken >= 2
             assert steps.all
-            assert steps.woken
             assert syncs
             assert put(rig, before)
 
@@ -204,3 +211,23 @@ async def test_a_storm_of_writers_leaves_the_loop_its_turns(tmp_path):
             await drive.engine.commits.durable_now()
         assert steps.all > WRITERS * 200
         assert steps.most <= 4 * PARTS_A_SLICE + 20
+
+
+async def test_a_pack_of_many_chunks_is_emptied_in_slices(tmp_path):
+    """What is left of it moves while others have their turns."""
+    rig = Rig(tmp_path)
+    async with rig.running() as drive:
+        names, data = drive.engine.names, os.urandom(2 * KIB)
+        for number in range(CHUNKS):
+            row = names.create(ROOT_INO, b"%d" % number, 0o100644, 0, 0)
+            await drive.engine.content.write(row.ino, 0, data)
+        await drive.sync()
+        for number in range(CHUNKS * 2 // 3):
+            names.unlink(ROOT_INO, b"%d" % number)
+        for ino in list(names.unlinked):
+            names.purge(ino)
+        await drive.engine.keeping.collector.sweep()
+        with counted(drive) as steps:
+            assert await drive.engine.keeping.compactor.run_once() == CHUNKS - CHUNKS * 2 // 3
+        assert steps.all > CHUNKS / 3
+        assert steps.most <= 4 * SLICE_MOVED + 20

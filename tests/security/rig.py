@@ -4,6 +4,7 @@ No slot and no key derivation: what the slot would hold is kept by the rig, so a
 """
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -78,19 +79,22 @@ class Rig:
             )
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Drive"]:
-        """The engine at work."""
+    async def running(self, *, everything: bool = False) -> AsyncIterator["Drive"]:
+        """The engine at work; ``everything``: with every loop that a mount has, by trio's clock."""
         database = self.database()
         database.adopt(self.device.number)
         stacks = {
             spec.id: stacked(self.puppets[spec.id], label=spec.label, reply_s=5, patience_s=1) for spec in self.specs
         }
-        engine = Engine(self.paths, self.device, database, self.settings, MountOptions(), stacks)
+        began_s = time.time() - trio.current_time()
+        clock = (lambda: began_s + trio.current_time()) if everything else time.time
+        engine = Engine(self.paths, self.device, database, self.settings, MountOptions(), stacks, clock=clock)
+        few = (engine.commits.run, engine.content.run, engine.cache.run, engine.shipper.run)
         try:
             async with trio.open_nursery() as nursery:
-                for loop in (engine.commits.run, engine.content.run, engine.cache.run, engine.shipper.run):
+                for loop in engine.loops() if everything else few:
                     nursery.start_soon(loop)
-                engine.commits.on_durable = engine.shipper.wake
+                engine.commits.on_durable = engine.note_durable if everything else engine.shipper.wake
                 yield Drive(engine)
                 nursery.cancel_scope.cancel()
         finally:
