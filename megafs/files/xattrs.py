@@ -8,7 +8,6 @@ from megafs.files import acl
 from megafs.index.inodes import Inodes
 from megafs.model import Attributes, Ino
 
-CAPABILITY = b"security.capability"  # asked for with each write(2); see Xattrs.get
 NAMESPACES = (b"user", b"trusted", b"security")  # and of "system" the two ACLs
 OURS = b"user.megafs."  # answered when asked for by name, never stored and never listed: copies do not take it along
 ACLS = (acl.ACCESS, acl.DEFAULT)
@@ -19,13 +18,9 @@ class Xattrs:
 
     def __init__(self, inodes: Inodes) -> None:
         self._inodes = inodes
-        self._capabilities = inodes.has_xattr_named(CAPABILITY)
 
     def get(self, ino: Ino, name: bytes) -> bytes:
-        """Raises ENODATA. The kernel asks for security.capability at every write; a vault that never had one answers
-        from RAM."""
-        if name == CAPABILITY and not self._capabilities:
-            raise Refused(errno.ENODATA)
+        """Raises ENODATA."""
         must_be_known(name)
         value = self._inodes.xattr(ino, name)
         if value is None:
@@ -55,7 +50,6 @@ class Xattrs:
                     self._inodes.delete_xattr(row.ino, name)
                     self._inodes.update(row._replace(mode=mode, ctime_ns=now_ns))
                     return
-        self._capabilities = self._capabilities or name == CAPABILITY
         self._inodes.set_xattr(row.ino, name, value)
         self._inodes.update(row._replace(mode=mode, ctime_ns=now_ns))
 

@@ -14,6 +14,8 @@ from megafs.index.database import Database
 from megafs.model import Attributes, Ino
 
 ATTRIBUTES = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
+# The kernel asks for the first at every write, ls -l for the others, and few vaults have any: those answer from RAM.
+SELDOM = (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")
 REMEMBERED = 64  # inodes: a file, its directory, and those of a few other clients
 JOINED = ", ".join(f"i.{column}" for column in ATTRIBUTES.split(", "))
 
@@ -27,6 +29,7 @@ class Inodes:
         self._connection = database.connection
         self._changes = database.connection.total_changes
         self._rows: dict[Ino, Attributes] = {}
+        self._seldom: set[bytes] | None = None  # see _present
         self._as_of = -1  # how many rows had ever been changed when ``_rows`` were right
 
     def get(self, ino: Ino) -> Attributes | None:
@@ -192,6 +195,8 @@ class Inodes:
         return int(row[0]), int(row[1])
 
     def xattr(self, ino: Ino, name: bytes) -> bytes | None:
+        if name in SELDOM and name not in self._present():
+            return None
         value = self._execute("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).get
         assert value is None or isinstance(value, bytes)
         return value
@@ -200,11 +205,15 @@ class Inodes:
         """All of an inode's, as (name, value)."""
         yield from self._connection.execute("SELECT name, value FROM xattr WHERE ino = ? ORDER BY id", (ino,))
 
-    def has_xattr_named(self, name: bytes) -> bool:
-        """Whether any inode has it; a scan, done once at start."""
-        return self._execute("SELECT 1 FROM xattr WHERE name = ? LIMIT 1", (name,)).get is not None
+    def _present(self) -> set[bytes]:
+        """Which of SELDOM any inode has; a scan, done once."""
+        if self._seldom is None:
+            query = f"SELECT DISTINCT name FROM xattr WHERE name IN ({', '.join('?' * len(SELDOM))})"
+            self._seldom = {row[0] for row in self._connection.execute(query, SELDOM)}
+        return self._seldom
 
     def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
+        self._present().add(name)
         if self.xattr(ino, name) is None:
             self._execute("INSERT INTO xattr VALUES (?, ?, ?, ?)", (self._new_id(), ino, name, value))
         else:

@@ -1,5 +1,6 @@
 """What requests cost in statements on the index, counted: a regression fails here on any machine, however fast."""
 
+import errno
 import os
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from megafs.config import DIRENTS_PER_PAGE
 from megafs.daemon.engine import clock_ns
+from megafs.files import acl
 from megafs.files.content import Content
 from megafs.files.namespace import Namespace
 from megafs.files.xattrs import Xattrs
@@ -119,6 +121,21 @@ def test_a_listing_costs_one_statement_a_page(mount, monkeypatch):
     pages = [sql for sql in mount.statements if "dirent_page" in sql]
     assert len(pages) <= 4, "three pages and the end"
     assert len(mount.statements) - len(pages) <= 5, "atime and the two dots, once"
+
+
+def test_a_tree_with_attributes_costs_no_more(mount):
+    """ls -l asks for two ACLs a file. The control: once any file has one, each of them has to be looked for."""
+    ino = mount.create(b"file")[1].st_ino
+    for name in (acl.ACCESS, acl.DEFAULT, b"security.capability"):
+        assert mount.ask(mount.operations.getxattr(ino, name, CTX)) == errno.ENODATA
+        assert not mount.statements
+    other = mount.create(b"other")[1].st_ino
+    entries = ((acl.USER_OBJ, 6, acl.NO_ID), (acl.USER, 4, 7), (acl.GROUP_OBJ, 4, acl.NO_ID), (acl.MASK, 4, acl.NO_ID))
+    value = acl.encode([acl.Entry(*each) for each in (*entries, (acl.OTHER, 4, acl.NO_ID))])
+    assert mount.ask(mount.operations.setxattr(other, acl.ACCESS, value, CTX)) is None
+    assert mount.ask(mount.operations.getxattr(ino, acl.ACCESS, CTX)) == errno.ENODATA
+    assert len(mount.statements) == 1
+    assert mount.ask(mount.operations.getxattr(other, acl.ACCESS, CTX)) == value
 
 
 def test_open_for_reading_costs_nothing(mount):
