@@ -127,6 +127,7 @@ class Tally:
     promises: int = 0
     rounds: int = 0
     cuts: int = 0
+    refusals: int = 0
 
     def add(self, other: "Tally") -> None:
         """What another process has compared."""
@@ -141,7 +142,10 @@ class Tally:
                 f"{self.documented} documented differences checked"
             )
         if self.promises:
-            yield f"mounted: {self.promises} promises verified after {self.rounds} kills and {self.cuts} power cuts"
+            yield (
+                f"mounted: {self.promises} promises verified after {self.rounds} kills and {self.cuts} power cuts; "
+                f"{self.refusals} times two hosts had no commit yet, and attach said so"
+            )
 
 
 tally = Tally()
