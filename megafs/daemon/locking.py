@@ -7,6 +7,7 @@ loops, closes it and has its keys wiped. Nothing that was acknowledged is lost: 
 """
 
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
@@ -23,6 +24,8 @@ from megafs.errors import Locked, MegaFSError, WrongKey
 from megafs.fuse.gate import LOCKED
 from megafs.fuse.handover import hand_over
 from megafs.fuse.operations import Operations
+from megafs.index.pins import Pins
+from megafs.model import Ino
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class Locking:
             if self.is_locked:
                 return
             gate = self._operations.gate
-            await trio.to_thread.run_sync(hand_over, self._mountpoint, abandon_on_cancel=True)
+            await self.take_pages(engine)
             try:
                 gate.narrow()
                 await engine.commits.durable_now()
@@ -81,6 +84,17 @@ class Locking:
             with trio.CancelScope(shield=True):  # loops end and keys go; seconds
                 await self._locked.wait()
             log.info("locked")
+
+    async def take_pages(self, engine: Engine) -> None:
+        """The kernel hands over what programs have written into files that they have open."""
+        top, pins = os.fsencode(self._mountpoint), Pins(engine.database.connection)
+        inodes = self._operations.open_for_writing() - engine.names.unlinked
+        paths = [pins.path(Ino(ino)) for ino in sorted(inodes)]
+        files = [b"%s/%s" % (top, path) for path in paths if path]
+        try:
+            await trio.to_thread.run_sync(hand_over, files, abandon_on_cancel=True)
+        except OSError as error:
+            log.warning("the kernel could not hand over everything: %s", error)
 
     async def _invalidate(self, engine: Engine) -> None:
         """The kernel forgets what it knows. A file that is written without a pause may grow faster than its pages can

@@ -46,7 +46,6 @@ from megafs.errors import (
     WrongKey,
 )
 from megafs.fuse import loop
-from megafs.fuse.handover import hand_over
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
 from megafs.hosts import Stack
@@ -345,24 +344,14 @@ class Session:
     async def _unmount(self) -> None:
         """As the user's umount does; if files are open, the mount goes all the same, after the kernel gave its
         pages."""
-        mountpoint = str(self.mountpoint)
-
-        is_locked = self.locking.is_locked
-        if is_locked:
+        if self.locking.is_locked:
             self.operations.gate.end()
-
-        def take_away() -> bool:
-            if not is_locked:
-                hand_over(self.mountpoint)
-            helper = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
-            return subprocess.run([*helper, "--", mountpoint], check=False, capture_output=True).returncode == 0
-
-        try:
-            gone = await trio.to_thread.run_sync(take_away)
-        except OSError as error:
-            log.warning("the kernel could not hand over everything: %s", error)
-            gone = False
-        if not gone:
+        else:
+            await self.locking.take_pages(self.engine)
+        helper = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+        command = [*helper, "--", str(self.mountpoint)]
+        ended = await trio.to_thread.run_sync(partial(subprocess.run, command, check=False, capture_output=True))
+        if ended.returncode:
             pyfuse3.terminate()
 
     async def _last_commit(self) -> None:

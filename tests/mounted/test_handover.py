@@ -1,29 +1,78 @@
 """The kernel hands over what programs wrote, and says so where it cannot; who asked for it can be killed meanwhile."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from megafs.fuse.handover import hand_over
 from tests.mounted.both import tried
-from tests.mounted.vault import is_mounted, repository
+from tests.mounted.test_machine import patterned
+from tests.mounted.vault import UNMOUNT_S, Vault, is_mounted, mounted, repository
 
+FILES = 200
 ENDED_S = 10.0
 STUCK_S = 2.0
 
 
+def write_open(place: Path) -> list[int]:
+    """Files that stay open, one large and many small, whose pages the kernel has and the daemon may not."""
+    descriptors = [os.open(place / f"open{number}", os.O_RDWR | os.O_CREAT) for number in range(FILES)]
+    for number, descriptor in enumerate(descriptors):
+        assert os.write(descriptor, content(number)) == len(content(number))
+    return descriptors
+
+
+def content(number: int) -> bytes:
+    return patterned(20_000 if number else 30_000_000, number)
+
+
+def close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        with suppress(OSError):  # its mount has gone
+            os.close(descriptor)
+
+
+def lost(place: Path) -> list[int]:
+    """Which of them are not whole."""
+    return [number for number in range(FILES) if (place / f"open{number}").read_bytes() != content(number)]
+
+
 def test_everything_is_handed_over_and_an_error_is_told(vault):
-    (vault.mountpoint / "handed over").write_bytes(b"x" * 300_000)
-    hand_over(vault.mountpoint)
-    (vault.mountpoint / "handed over").unlink()
-    with pytest.raises(OSError, match="nothing"):
-        hand_over(vault.mountpoint / "nothing")
+    files = [vault.mountpoint / f"handed over {number}" for number in range(3)]
+    for file in files:
+        file.write_bytes(b"x" * 300_000)
+    files[1].unlink()
+    hand_over([bytes(file) for file in files])  # one that is gone has nothing to hand over
+    with pytest.raises(OSError, match="Not a directory"):
+        hand_over([bytes(files[0]), bytes(files[2] / "below")])
+
+
+def end_in_order(vault: Vault) -> None:
+    daemon, vault.daemon = vault.daemon, None
+    assert daemon is not None
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(UNMOUNT_S) == 0
+
+
+@pytest.mark.parametrize(("end", "keeps"), [(end_in_order, True), (Vault.kill, False)], ids=["SIGTERM", "control"])
+def test_what_programs_wrote_into_open_files_outlives_the_daemon(scratch: Path, end, keeps: bool) -> None:
+    """At the end of a session everything is told to end, with files open. (Killed, it loses what the kernel had.)"""
+    base = scratch / f"ending{keeps}"
+    base.mkdir()
+    with mounted(base) as vault:
+        descriptors = write_open(vault.mountpoint)
+        end(vault)
+        close_all(descriptors)
+        vault.mount()
+        assert bool(lost(vault.mountpoint)) != keeps
+        assert vault.new_complaints() == []
 
 
 @contextmanager
@@ -92,4 +141,5 @@ def test_killed_while_the_kernel_hands_over(tmp_path: Path, asker: str, dies: bo
             if connection.exists():
                 (connection / "abort").write_text("1")
         assert ends(daemon, ENDED_S)
-        assert any([tried(call, written) for call in (os.fsync, os.close)]), "the writer was told nothing"
+        told = [tried(call, written) for call in (os.fsync, os.close)]
+        assert any(told), "the writer was told nothing"

@@ -1,7 +1,7 @@
 """A mount whose daemon takes no page that was written, and asks the kernel for them as ours does at its end.
 
-Run as a program: ``python -m tests.mounted.unanswering MOUNTPOINT own|other``. It mounts one file, ``MOUNTPOINT/image``;
-once a program has written to it and a line comes on stdin, it asks for the pages: through ``hand_over`` (another process
+Run as a program: ``python -m tests.mounted.unanswering MOUNTPOINT own|other``. It mounts ``MOUNTPOINT/image``; once a
+program has written to that and a line comes on stdin, it asks for the pages: through ``hand_over`` (another process
 waits), or in a thread of its own (the control), and says ``asked`` once the kernel waits for the daemon.
 """
 
@@ -15,7 +15,6 @@ import pyfuse3
 import trio
 
 from megafs.fuse.handover import hand_over
-from tests.mounted.calls import syncfs
 
 FILE_INO = 2
 
@@ -43,17 +42,14 @@ class Unanswering(pyfuse3.Operations):
     async def open(self, inode, flags, ctx=None):
         return pyfuse3.FileInfo(fh=FILE_INO)
 
-    async def opendir(self, inode, ctx=None):
-        return FILE_INO
-
     async def write(self, fh, off, buf):
         print("asked", flush=True)
         await trio.sleep_forever()
 
 
 def ask_in_a_thread(mountpoint: Path) -> None:
-    """As it was done once."""
-    syncfs(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY))
+    """As it was done once (with syncfs, which waited in older kernels)."""
+    os.fsync(os.open(mountpoint / "image", os.O_RDWR))
 
 
 async def serve(mountpoint: Path, asker: str) -> None:
@@ -61,7 +57,10 @@ async def serve(mountpoint: Path, asker: str) -> None:
 
     def ask() -> None:
         sys.stdin.readline()
-        (hand_over if asker == "other" else ask_in_a_thread)(mountpoint)
+        if asker == "other":
+            hand_over([bytes(mountpoint / "image")])
+        else:
+            ask_in_a_thread(mountpoint)
 
     threading.Thread(target=ask, daemon=True).start()
     await pyfuse3.main()
