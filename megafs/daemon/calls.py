@@ -1,6 +1,6 @@
 """What the CLI may ask of a running daemon: status, hosts, sync, check."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +27,15 @@ from megafs.placement import obstacle
 class Calls:
     """The handlers of one mount."""
 
-    def __init__(self, engine: Engine, mountpoint: Path, operations: Operations) -> None:
-        self._engine, self._operations = engine, operations
+    def __init__(
+        self,
+        engine: Engine,
+        mountpoint: Path,
+        operations: Operations,
+        take_pages: Callable[[Engine], Awaitable[None]],
+    ) -> None:
+        """``take_pages``: have the kernel hand over what programs wrote into open files."""
+        self._engine, self._operations, self._take_pages = engine, operations, take_pages
         self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -142,6 +149,7 @@ class Calls:
 
     async def sync(self, request: Request) -> AsyncGenerator[Message, None]:
         engine = self._engine
+        await self._take_pages(engine)
         if request.local:
             await engine.commits.durable_now()
             yield Synced(bytes=0, newest_commit=engine.shipper.stream.position.next_seq - 1)

@@ -307,7 +307,7 @@ class Session:
             raise NotMounted(f"the kernel did not mount on {self.mountpoint}: {error}; see megafs doctor") from error
 
     def _handlers(self) -> Mapping[str, Handler]:
-        calls = Calls(self.engine, self.mountpoint, self.operations)
+        calls = Calls(self.engine, self.mountpoint, self.operations, self.locking.take_pages)
         hosts = HostCalls(self.engine, self._opener)
         more = (AlarmCalls(self.engine), RecoveryCalls(self.engine), PinCalls(self.engine), ScrubCalls(self.engine))
         working = {name: handler for part in (calls, hosts, *more) for name, handler in part.handlers().items()}

@@ -1,6 +1,7 @@
 """Negative controls: the comparison and the state machine notice a file system that is wrong in one small way."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 from tests.mounted.both import Both, Cases, Tally, look, tried
 from tests.mounted.test_machine import Machine, Place, World, offsets, places
 from tests.mounted.things import make
+from tests.mounted.vault import repository
+
+TABLE = repository / "contrib" / "docs" / "posix.md"
 
 MISTAKES: dict[str, Callable[[Path], object]] = {
     "mode": lambda path: path.chmod(0o640),
@@ -112,3 +116,14 @@ def test_the_machine_notices_a_wrong_truncate() -> None:
                 print_blob=False,
             ),
         )
+
+
+def test_the_table_of_suites_names_tests_that_exist() -> None:
+    """contrib/docs/posix.md: ``file::test``, the file left out where the one before is meant."""
+    here, found, file = Path(__file__).parent, 0, ""
+    for name, test in re.findall(r"`([\w/]*?(?:test_\w+\.py)?)::(test_\w+)`", TABLE.read_text()):
+        file = name or file
+        source = repository / file if "/" in file else here / file
+        assert f"def {test}(" in source.read_text(), f"{file}::{test}"
+        found += 1
+    assert found > 100

@@ -3,10 +3,12 @@
 import itertools
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.mounted import calls
 from tests.mounted.both import ALICE, BOB, CAROL, USERS, Both, Cases, by, look, tried
 from tests.mounted.things import LOOP_DEVICE, NUL_DEVICE, TYPES, directory, make
 
@@ -180,6 +182,24 @@ def test_rmdir_of_the_working_directory(both: Both) -> None:
         finally:
             os.fchdir(here)
             os.close(here)
+
+    both(operation)
+
+
+@pytest.mark.needs_root
+def test_mount_points_stay(both: Both) -> None:
+    def operation(root: Path) -> Cases:
+        place, other = directory(root / "place"), directory(root / "other")
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+        try:
+            yield "rmdir", tried(os.rmdir, place)
+            yield "rename", tried(os.rename, place, root / "new")
+            yield "replace", tried(os.rename, other, place)
+            yield "exchange", tried(calls.renameat2, other, place, calls.RENAME_EXCHANGE)
+            yield "up", sorted(os.listdir(place / ".."))
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+        yield "afterwards", [tried(os.rmdir, place), sorted(os.listdir(root))]
 
     both(operation)
 

@@ -180,7 +180,9 @@ def test_rename_between_directories(both: Both) -> None:
     both(operation)
 
 
-def test_rename_and_unlink_of_a_file_with_another_link(both: Both) -> None:
+@pytest.mark.needs_root
+@pytest.mark.parametrize("kind", ["file", "fifo", "socket", "character", "block"])
+def test_rename_and_unlink_of_a_file_with_another_link(both: Both, kind: str) -> None:
     def operation(root: Path) -> Cases:
         for label, action in {
             "unlink": lambda place: (place / "a").unlink(),
@@ -189,8 +191,8 @@ def test_rename_and_unlink_of_a_file_with_another_link(both: Both) -> None:
             "rename onto its own link": lambda place: (place / "a").rename(place / "b"),
         }.items():
             place = directory(root / label)
-            make("file", place / "a")
-            make("file", place / "other")
+            make(kind, place / "a")
+            make(kind, place / "other")
             os.link(place / "a", place / "b")
             before = times(place / "b")
             tick()
