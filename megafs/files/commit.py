@@ -20,6 +20,7 @@ from megafs.index.database import Database
 from megafs.store.writer import PackWriter
 
 RETRY_S = 1.0  # after a commit that the disk refused
+LOOK_EVERY = 64  # changes between two looks at how many rows they made
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Committer:
     ) -> None:
         self._database, self._content, self._writer = database, content, writer
         self._interval_s = interval_s
-        self._started = self._finished = 0
+        self._started = self._finished = self._noted = 0
         self._changed, self._asked, self._over, self._open = trio.Event(), trio.Event(), trio.Event(), trio.Event()
         self._open.set()  # destructive requests pass
         self._newest_pack = newest_pack
@@ -79,9 +80,10 @@ class Committer:
 
     def note_change(self) -> None:
         """A request changed rows or content. Cheap: called for every one."""
+        self._noted += 1
         if not self._changed.is_set():
             self._changed.set()
-        elif self._database.changed_rows > CHANGED_ROWS_PER_COMMIT:
+        elif not self._noted % LOOK_EVERY and self._database.changed_rows > CHANGED_ROWS_PER_COMMIT:
             self._asked.set()
 
     async def run(self) -> None:

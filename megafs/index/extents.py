@@ -100,12 +100,15 @@ class Extents:
     def truncate(self, ino: Ino, size: int) -> int:
         """Drop what lies at or beyond ``size``; what is too much for one request is marked doomed. Returns the bytes
         dropped at once (the collector subtracts the rest from ``stored`` as it goes)."""
-        last = self._execute(
-            "SELECT id, start, stop, chunk FROM extent WHERE ino = ? AND start < ? ORDER BY start DESC LIMIT 1",
-            (ino, size),
-        ).get
+        last = (
+            size
+            and self._execute(
+                "SELECT id, start, stop, chunk FROM extent WHERE ino = ? AND start < ? ORDER BY start DESC LIMIT 1",
+                (ino, size),
+            ).get
+        )
         dropped = 0
-        if last is not None and last[2] > size:
+        if last and last[2] > size:
             dropped = last[2] - size
             self._execute("UPDATE extent SET stop = ? WHERE id = ?", (size, last[0]))
         taken = self.take(ino, size, self._most)

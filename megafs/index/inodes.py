@@ -14,9 +14,8 @@ from megafs.index.database import Database
 from megafs.model import Attributes, Ino
 
 ATTRIBUTES = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
-# The kernel asks for the first at every write, ls -l for the others, and few vaults have any: those answer from RAM.
-SELDOM = (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")
 REMEMBERED = 64  # inodes: a file, its directory, and those of a few other clients
+XATTR_NAMES = 1000  # different names of xattrs kept in mind; with more of them every question goes to the table
 JOINED = ", ".join(f"i.{column}" for column in ATTRIBUTES.split(", "))
 
 
@@ -29,8 +28,11 @@ class Inodes:
         self._connection = database.connection
         self._changes = database.connection.total_changes
         self._rows: dict[Ino, Attributes] = {}
-        self._seldom: set[bytes] | None = None  # see _present
         self._as_of = -1  # how many rows had ever been changed when ``_rows`` were right
+        self._absent: tuple[Ino, bytes, int] | None = None  # the name found free last, and as of how many changes
+        self._xattr_names: set[bytes] | None = set()  # a name that nothing has any more does no harm; None: too many
+        for (name,) in database.connection.execute("SELECT DISTINCT name FROM xattr LIMIT ?", (XATTR_NAMES + 1,)):
+            self._note_xattr(name)
 
     def get(self, ino: Ino) -> Attributes | None:
         """The inode's attributes, or None."""
@@ -96,7 +98,12 @@ class Inodes:
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""
+        rows = self._known()
+        known = rows.pop(ino, None)
         self._execute("UPDATE inode SET size = ?2 WHERE id = ?1", (ino, size))
+        if known is not None:
+            rows[ino] = known._replace(size=size)
+        self._keep()
 
     def touch(self, ino: Ino, now_ns: int) -> None:
         """mtime and ctime of a directory that changed; the clock is coarse, so most often they say so already."""
@@ -115,22 +122,38 @@ class Inodes:
         )
 
     def set_atime(self, ino: Ino, now_ns: int) -> None:
+        rows = self._known()
+        known = rows.pop(ino, None)
         self._execute("UPDATE inode SET atime_ns = ?2 WHERE id = ?1", (ino, now_ns))
+        if known is not None:
+            rows[ino] = known._replace(atime_ns=now_ns)
+        self._keep()
 
     def grow(self, ino: Ino, size: int, stored: int) -> None:
         """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if
         negative)."""
+        rows = self._known()
+        known = rows.pop(ino, None)
         self._execute("UPDATE inode SET size = max(size, ?2), stored = stored + ?3 WHERE id = ?1", (ino, size, stored))
+        if known is not None:
+            rows[ino] = known._replace(size=max(known.size, size), stored=known.stored + stored)
+        self._keep()
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
-        self._known().pop(ino, None)
+        rows = self._known()
+        known = rows.pop(ino, None)
         self._execute("UPDATE inode SET nlink = ?2, ctime_ns = ?3 WHERE id = ?1", (ino, nlink, now_ns))
+        if known is not None:
+            rows[ino] = known._replace(nlink=nlink, ctime_ns=now_ns)
         self._keep()
 
     def delete(self, ino: Ino) -> None:
         """The row and its xattrs; extents are the caller's."""
+        self._known().pop(ino, None)
         self._execute("DELETE FROM inode WHERE id = ?", (ino,))
-        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+        if self._xattr_names != set():
+            self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+        self._keep()
 
     def unlinked(self) -> list[Ino]:
         """Inodes without a name: purged at mount, when no kernel can know them any more."""
@@ -151,8 +174,14 @@ class Inodes:
 
     def lookup(self, parent: Ino, name: bytes) -> Ino | None:
         """The inode that a name stands for, or None."""
+        changes = self._changes()
+        if self._absent == (parent, name, changes):  # who makes a file asks twice: LOOKUP, then CREATE
+            return None
         row = self._execute("SELECT ino FROM dirent WHERE parent = ? AND name = ?", (parent, name)).get
-        return Ino(int(row)) if row is not None else None
+        if row is not None:
+            return Ino(int(row))
+        self._absent = parent, name, changes
+        return None
 
     def link(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Add a name. The caller knows that it is free."""
@@ -195,27 +224,28 @@ class Inodes:
         return int(row[0]), int(row[1])
 
     def xattr(self, ino: Ino, name: bytes) -> bytes | None:
-        if name in SELDOM and name not in self._present():
+        """The value, or None. Nearly every question is for an ACL or a capability, which the vault never had: that is
+        answered from RAM."""
+        if self._xattr_names is not None and name not in self._xattr_names:
             return None
         value = self._execute("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).get
         assert value is None or isinstance(value, bytes)
         return value
 
+    def _note_xattr(self, name: bytes) -> None:
+        if self._xattr_names is not None:
+            self._xattr_names.add(name)
+            if len(self._xattr_names) > XATTR_NAMES:
+                self._xattr_names = None
+
     def xattrs(self, ino: Ino) -> Iterator[tuple[bytes, bytes]]:
         """All of an inode's, as (name, value)."""
         yield from self._connection.execute("SELECT name, value FROM xattr WHERE ino = ? ORDER BY id", (ino,))
 
-    def _present(self) -> set[bytes]:
-        """Which of SELDOM any inode has; a scan, done once."""
-        if self._seldom is None:
-            query = f"SELECT DISTINCT name FROM xattr WHERE name IN ({', '.join('?' * len(SELDOM))})"
-            self._seldom = {row[0] for row in self._connection.execute(query, SELDOM)}
-        return self._seldom
-
     def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
-        self._present().add(name)
         if self.xattr(ino, name) is None:
             self._execute("INSERT INTO xattr VALUES (?, ?, ?, ?)", (self._new_id(), ino, name, value))
+            self._note_xattr(name)
         else:
             self._execute("UPDATE xattr SET value = ?3 WHERE ino = ?1 AND name = ?2", (ino, name, value))
 

@@ -92,6 +92,7 @@ class PackWriter:
         self._clock = clock
         self._limiter = trio.CapacityLimiter(SEALING_THREADS)
         self.current: OpenPack | None = None
+        self._next = PackId(urandom(16))
         self.full: list[OpenPack] = []  # written to the end, to be closed by ship
         self._directory_unsynced = False
         self.failed_writes = 0
@@ -139,10 +140,7 @@ class PackWriter:
     async def store(self, pieces: Sequence[Bytes]) -> list[ChunkPlace | None]:
         """Seal and append. Returns a place per piece, None for all zeros, once the bytes can be read back (not yet
         durable: ``sync``). Raises NoSpace or DiskError; then nothing of the batch has a place."""
-        if self.current is None:
-            self._begin()
-        assert self.current is not None
-        prefix = self.current.id[:4]
+        prefix = (self.current.id if self.current else self._next)[:4]  # no pack before there is something to put in
         if sum(map(len, pieces)) <= INLINE_BYTES:
             sealed = seal_batch(self.keyring, prefix, pieces, compress=self.compress)
         else:
@@ -216,7 +214,7 @@ class PackWriter:
         return self.current
 
     def _begin(self) -> None:
-        ident = PackId(urandom(16))
+        ident, self._next = self._next, PackId(urandom(16))
         number = self._packs.open(ident, self.keyring.epoch)
         self._disk.create(number)  # here and not in a thread: 30 µs once in 16 MiB, and no write may come before it
         self._directory_unsynced = True
@@ -251,7 +249,10 @@ class PackWriter:
     @property
     def unclosed_bytes(self) -> int:
         """Bytes in packs that ship has not closed yet."""
-        return sum(pack.position for pack in self.unclosed())
+        total = self.current.position if self.current else 0  # asked for at each write
+        for pack in self.full:
+            total += pack.position
+        return total
 
     def unclosed(self) -> list[OpenPack]:
         """The packs that ship has not closed yet, the one being written last."""

@@ -6,7 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from megafs.config import CHANGED_ROWS_PER_COMMIT
 from megafs.errors import DiskError
-from megafs.files.commit import Committer
+from megafs.files.commit import LOOK_EVERY, Committer
 from tests.files.rig import Rig, database_at
 
 
@@ -173,9 +173,9 @@ async def test_a_change_is_committed_after_the_interval_and_nothing_after_that(r
 async def test_many_changed_rows_are_committed_at_once(rig, autojump_clock):
     before = rig.database.commits
     rig.commits.note_change()
-    for number in range(CHANGED_ROWS_PER_COMMIT + 10):
+    for number in range(CHANGED_ROWS_PER_COMMIT + LOOK_EVERY):
         rig.inodes.insert(0o100644, 0, 0, 0, number, 0, None)
-    rig.commits.note_change()
+        rig.commits.note_change()
     await trio.sleep(0.1)
     assert rig.database.commits == before + 1
 

@@ -11,7 +11,7 @@ from megafs.config import Settings
 from megafs.crypto.keys import ident_commit, ident_head, ident_pack
 from megafs.errors import Incomplete, NoSpace
 from megafs.hosts.wrappers import Wrapped
-from megafs.model import HostId, Kind, Policy
+from megafs.model import HostId, Ino, Kind, Policy
 from tests.support.hosts import DyingHost, SlowHost
 from tests.sync.rig import Device, World
 
@@ -40,6 +40,17 @@ async def test_sync_brings_everything_to_the_hosts(world: World, tmp_path: Path,
         for host in world.memory:
             assert has(world, host, Kind.COMMIT, ident_commit(1, seq))
             assert has(world, host, Kind.HEAD, ident_head(1, seq))
+    device.crash()
+
+
+async def test_zeros_alone_need_no_pack(world: World, tmp_path: Path, autojump_clock: object) -> None:
+    device = Device(world, tmp_path, world.identity.signer(1))
+    async with device.shipping() as shipper:
+        device.inodes.insert(0o100644, 0, 0, 0, 1, Ino(0), None)
+        assert await device.writer.store([bytes(50_000)]) == [None]
+        await device.sync()
+        assert shipper.backlog().is_empty
+        assert not list(device.packs.all())
     device.crash()
 
 
