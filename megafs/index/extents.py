@@ -159,13 +159,15 @@ class Extents:
         """This chunk lost an extent: the collector has to look whether any is left."""
         self._execute("INSERT OR IGNORE INTO candidate VALUES (?)", (chunk,))
 
-    def suspects(self, limit: int) -> list[ChunkId]:
-        """Chunks to look at, taken off the list by ``cleared`` or ``forget``."""
-        return [row[0] for row in self._connection.execute("SELECT chunk FROM candidate LIMIT ?", (limit,))]
-
-    def is_used(self, chunk: ChunkId) -> bool:
-        """Whether any extent names the chunk. (Counts nothing: references are derived, never stored.)"""
-        return self._execute("SELECT 1 FROM extent WHERE chunk = ? LIMIT 1", (chunk,)).get is not None
+    def suspects(self, limit: int) -> list[tuple[ChunkId, ChunkPlace | None]]:
+        """Chunks to look at, taken off the list by ``clear_suspicion`` or ``delete_chunk``, with where they lie,
+        or None for one that an extent names. (Counts nothing: references are derived, never stored.)"""
+        rows = self._connection.execute(
+            f"SELECT s.chunk, {PLACE} FROM candidate s LEFT JOIN chunk c ON c.id = s.chunk "
+            "AND NOT EXISTS (SELECT 1 FROM extent WHERE extent.chunk = s.chunk) LIMIT ?",
+            (limit,),
+        )
+        return [(row[0], None if row[1] is None else ChunkPlace._make(row[1:])) for row in rows]
 
     def clear_suspicion(self, chunk: ChunkId) -> None:
         self._execute("DELETE FROM candidate WHERE chunk = ?", (chunk,))

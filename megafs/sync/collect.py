@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from megafs.config import Settings
+from megafs.config import PACK_BYTES, Settings
 from megafs.crypto.keys import ident_checkpoint, ident_commit, ident_head, ident_pack, ident_part
 from megafs.errors import MegaFSError
 from megafs.index.extents import Extents
@@ -38,6 +38,7 @@ TEND_S = 60.0  # how often hosts are looked after
 DROP_BEFORE_S = 15.0  # a commit that waits longer is not delayed by dropping packs that it names
 DELETES_AT_ONCE = 500
 PART_BYTES = 16  # of a part's id
+WORTH_BYTES = PACK_BYTES // 4  # dead in one pack: punched although more of it is dying
 
 
 def removable(
@@ -81,7 +82,7 @@ class Collector:
         self._inodes, self._disk, self._stream, self._shipper = inodes, disk, stream, shipper
         self._commits, self._landscape, self._settings, self._clock = commits, landscape, settings, clock
         self._is_idle = is_idle
-        self._unpunched: list[ChunkPlace] = []
+        self._unpunched: dict[PackNumber, list[ChunkPlace]] = {}
         self._left = False  # the last sweep did not come to the end of what it saw
         self.deleted_objects = 0
 
@@ -151,8 +152,7 @@ class Collector:
     def _bury(self) -> tuple[int, list[ChunkPlace]]:
         """Delete the rows of chunks that no extent names, of one slice. Returns how many were looked at and settled."""
         settled, dead = 0, []
-        for chunk in self._extents.suspects(SLICE_ROWS):
-            place = None if self._extents.is_used(chunk) else self._extents.place(chunk)
+        for chunk, place in self._extents.suspects(SLICE_ROWS):
             if place is None:
                 self._extents.clear_suspicion(chunk)
             elif self._is_idle(chunk):
@@ -183,19 +183,32 @@ class Collector:
     def _punchable(self, dead: Sequence[ChunkPlace]) -> list[ChunkPlace]:
         """Bytes of packs not yet shipped stay until they are: an earlier commit may ship with the pack and names them,
         and the pack must arrive as it was closed. That it is shipped must be durable, too, before a hole is made: a
-        crash would forget it, and ship the pack with the hole."""
+        crash would forget it, and ship the pack with the hole. A pack in which a little died just now is left for the
+        next sweep: while a tree is removed it soon holds nothing, and then it goes whole."""
+        for place in dead:
+            self._unpunched.setdefault(place.pack, []).append(place)
+        dying = {place.pack for place in dead}
         now: list[ChunkPlace] = []
-        later: list[ChunkPlace] = []
-        for place in [*self._unpunched, *dead]:
-            local = self._packs.local(place.pack)
-            if local is not None:
-                (now if local[1] == SHIPPED else later).append(place)
-        self._unpunched = later
+        for number in list(self._unpunched):
+            local = self._packs.local(number)
+            if local is None:
+                del self._unpunched[number]
+            elif local[1] == SHIPPED:
+                if number in dying and sum(place.sealed_bytes for place in self._unpunched[number]) < WORTH_BYTES:
+                    self._left = True
+                else:
+                    now += self._unpunched.pop(number)
         return now
 
     def _punch(self, places: Sequence[ChunkPlace]) -> None:
-        for place in places:
-            self._disk.punch(place.pack, place.offset, place.sealed_bytes)
+        number, start, stop = PackNumber(0), 0, 0
+        for place in sorted(places, key=lambda place: (place.pack, place.offset)):
+            if place.pack != number or place.offset != stop:
+                if stop:
+                    self._disk.punch(number, start, stop - start)
+                number, start = place.pack, place.offset
+            stop = place.offset + place.sealed_bytes
+        self._disk.punch(number, start, stop - start)
 
     async def _drop_unshipped(self) -> None:
         """Packs closed, not shipped and dead need not travel at all. Commits that name them must then reach as far as

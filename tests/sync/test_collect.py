@@ -162,7 +162,7 @@ async def test_what_is_being_read_stays_for_now(world: World, tmp_path: Path, au
         collect = collector(one, lambda chunk: chunk not in read)
         ino = await one.write(b"f", randbytes(1000))
         await one.remove(ino)
-        read.update(one.extents.suspects(10))
+        read.update(chunk for chunk, _ in one.extents.suspects(10))
         await collect.sweep()
         assert len(one.extents.suspects(10)) == 1
         read.clear()
@@ -184,6 +184,30 @@ async def test_parts_of_shared_packs_are_punched(world: World, tmp_path: Path, a
         await one.sync()
         await collect.sweep()
         assert one.disk.blocks(pack.number) < 50_000
+    one.crash()
+
+
+async def test_a_tree_that_is_removed_takes_its_packs_along_whole(
+    world: World, tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Device(world, tmp_path / "1", world.identity.signer(1), settings=QUICK)
+    punched: list[int] = []
+    monkeypatch.setattr(one.disk, "punch", lambda number, offset, size: punched.append(size))
+    async with one.shipping():
+        collect = collector(one)
+        inodes = [await one.write(b"%d" % n, randbytes(1000)) for n in range(4)]
+        await one.sync()
+        (pack,) = one.packs.all()
+        await one.remove(inodes[0])
+        await collect.sweep()
+        assert not punched, "more of it is dying, maybe"
+        await collect.sweep()
+        assert len(punched) == 1, "nothing more of it died"
+        for ino in inodes[1:]:
+            await one.remove(ino)
+        await collect.sweep()
+        assert len(punched) == 1
+        assert not one.disk.blocks(pack.number)
     one.crash()
 
 
