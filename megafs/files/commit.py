@@ -139,6 +139,5 @@ class Committer:
         if newest > self.durable:
             self.durable = newest
             self.on_durable()
-        if database.wal_is_long():
-            await trio.to_thread.run_sync(database.checkpoint_wal)
+        if database.wal_is_long() and await trio.to_thread.run_sync(database.checkpoint_wal):
             database.note_bulk_copied()

@@ -290,10 +290,15 @@ class Database:
         except FileNotFoundError:
             return 0
 
-    def checkpoint_wal(self) -> None:
-        """Thread. Copy the bulk of the WAL into the database (PASSIVE, on the side connection)."""
-        with self.side() as connection:
-            self._checkpoint(connection)
+    def checkpoint_wal(self) -> bool:
+        """Thread. Copy the bulk of the WAL into the database (PASSIVE, on the side connection). Whether it was done:
+        not while a snapshot is read, which may take minutes; nobody waits for that, and the WAL grows meanwhile."""
+        if not self._side_lock.acquire(blocking=False):
+            return False
+        try:
+            return self._checkpoint(self._side_connection())
+        finally:
+            self._side_lock.release()
 
     def _checkpoint(self, connection: apsw.Connection) -> bool:
         """Whether it was done. A checkpoint that the disk refuses costs nothing but the length of the WAL, and so does
@@ -319,7 +324,7 @@ class Database:
         return self.wal_bytes() > WAL_CHECKPOINT_BYTES
 
     def note_bulk_copied(self) -> None:
-        """checkpoint_wal has returned: the next commit restarts the WAL."""
+        """checkpoint_wal has done it: the next commit restarts the WAL."""
         self._bulk_copied = True
 
     @contextmanager
@@ -327,9 +332,12 @@ class Database:
         """Thread. The second connection, outside any transaction; one user at a time (opening costs 40 ms, so it is
         kept)."""
         with self._side_lock:
-            if self._side is None:
-                self._side = connect(self.path, self._key, 8192, vfs=self._vfs)
-            yield self._side
+            yield self._side_connection()
+
+    def _side_connection(self) -> apsw.Connection:
+        if self._side is None:
+            self._side = connect(self.path, self._key, 8192, vfs=self._vfs)
+        return self._side
 
     @contextmanager
     def snapshot(self) -> Iterator[apsw.Connection]:

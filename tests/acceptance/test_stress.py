@@ -38,6 +38,7 @@ FIO = {
     "random direct": ("--rw=randwrite", "--bs=4k", "--size=12m", "--direct=1"),
     "mixed": ("--rw=randrw", "--bsrange=512-64k", "--size=24m"),
     "mapped": ("--rw=randrw", "--bs=4k", "--size=24m", "--ioengine=mmap"),
+    "asynchronous": ("--rw=randrw", "--bs=4k", "--size=12m", "--direct=1", "--ioengine=libaio", "--iodepth=16"),
     "jobs": ("--rw=randwrite", "--bs=8k", "--size=6m", "--numjobs=4", "--fsync=64"),
     "sequential": ("--rw=write", "--bs=1m", "--size=64m", "--direct=1"),
 }

@@ -211,6 +211,43 @@ def test_the_wal_stays_bounded_in_a_storm(database):
     assert database.connection.execute("SELECT count(*) FROM dirent").get == 90 * 250
 
 
+def storm(database: Database, commits: int) -> list[int]:
+    """The length of the WAL after each of so many commits of 1 MB, as the committer treats it."""
+    lengths = []
+    for _ in range(commits):
+        for _ in range(20):
+            Inodes(database).set_xattr(make(database, os.urandom(8).hex().encode()), b"user.x", os.urandom(50_000))
+        database.commit(0)
+        lengths.append(database.wal_bytes())
+        if database.wal_is_long() and database.checkpoint_wal():
+            database.note_bulk_copied()
+    return lengths
+
+
+def test_a_long_snapshot_holds_nobody_up_and_the_wal_is_used_again_after_it(database):
+    """A commit must not wait for who reads a snapshot; the WAL grows as long as that is read, and no longer."""
+    database.commit(0)
+    begun, end = threading.Event(), threading.Event()
+
+    def read():
+        with database.snapshot() as connection:
+            connection.execute("SELECT count(*) FROM inode").get  # noqa: B018 - the snapshot begins with a read
+            begun.set()
+            assert end.wait(60)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert begun.wait(60)
+    before = storm(database, 60)
+    assert not database.checkpoint_wal(), "it would wait for the reader"
+    assert before == sorted(before)
+    assert before[-1] > WAL_CHECKPOINT_BYTES
+    end.set()
+    reader.join()
+    after = storm(database, 60)
+    assert max(after) < before[-1] + WAL_CHECKPOINT_BYTES // 4
+
+
 def test_a_statement_left_unfinished_keeps_the_wal_long_and_nothing_else(database):
     """SQLite refuses a checkpoint then; it comes with the next commit."""
     database.commit(0)
