@@ -26,13 +26,14 @@ from megafs.model import COUNTER_BITS
 log = logging.getLogger(__name__)
 
 PAGE_BYTES = 4096
-PAGE_CACHE_KIB = 65_536
+PAGE_CACHE_KIB, SIDE_CACHE_KIB = 65_536, 8_192
 OPENED = (
     "PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{}; PRAGMA busy_timeout=10000; "
     "PRAGMA cache_spill=OFF"  # else a full disk would end the transaction in the middle of a request
 )
 PAGES_PER_ROW = 4  # a leaf of the table and of each index; chunk ids are random, so each may be a page of its own
 RESERVE_BYTES = 256 * 1024
+PASSES, REST_PAGES = 3, 200  # over the WAL in a thread, until the rest costs those who wait a few milliseconds
 FALLOC_FL_KEEP_SIZE = 0x01  # linux/falloc.h
 # What a statement raises when the disk does not give or take a page. EIO on a read comes as CorruptError.
 SICK = (apsw.IOError, apsw.CorruptError, apsw.FullError, apsw.CantOpenError, apsw.NotADBError)
@@ -78,6 +79,7 @@ class Database:
         """Open ``path`` (or make it). ``vfs`` names another way to the disk, for tests. Raises Corrupt."""
         self.path, self._key, self._vfs = path, key, vfs
         self.connection = connect(path, key, PAGE_CACHE_KIB, create=create, vfs=vfs)
+        self.connection.set_wal_hook(self._note_wal)
         if create:
             with self.connection:
                 for statement in statements():
@@ -238,7 +240,7 @@ class Database:
         """Thread. Whether every page of the index can be read, and what it says fits together; through a connection of
         its own. Costs as long as reading all of it takes."""
         try:
-            probe = connect(self.path, self._key, 8192, vfs=self._vfs)
+            probe = connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
             try:
                 return bool(probe.execute("PRAGMA quick_check(1)").get == "ok")
             finally:
@@ -291,37 +293,45 @@ class Database:
             return 0
 
     def checkpoint_wal(self) -> bool:
-        """Thread. Copy the bulk of the WAL into the database (PASSIVE, on the side connection). Whether it was done:
-        not while a snapshot is read, which may take minutes; nobody waits for that, and the WAL grows meanwhile."""
+        """Thread. Copy the bulk of the WAL into the database (PASSIVE, on the side connection). Whether hardly anything
+        is left: not while a snapshot is read, which may take minutes; nobody waits for that, and the WAL grows."""
         if not self._side_lock.acquire(blocking=False):
             return False
         try:
-            return self._checkpoint(self._side_connection())
+            left = (self._checkpoint(self._kept()) for _ in range(PASSES))
+            return any(pages is not None and pages <= REST_PAGES for pages in left)
         finally:
             self._side_lock.release()
 
-    def _checkpoint(self, connection: apsw.Connection) -> bool:
-        """Whether it was done. A checkpoint that the disk refuses costs nothing but the length of the WAL, and so does
-        one that meets a statement whose rows were not all read: it comes with the next commit."""
+    def _checkpoint(self, connection: apsw.Connection) -> int | None:
+        """How many pages are left; None: it was not done. A checkpoint that the disk refuses costs nothing but the
+        length of the WAL, and so does one that meets a statement whose rows were not all read: it comes with the next
+        commit."""
         try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.LockedError, apsw.BusyError):
-            return False
+            return None
         except (apsw.FullError, apsw.IOError) as error:
             log.warning("the WAL could not be copied into the index: %s", error)
-        return True
+            return 0
+        return pages - copied
 
     def restart_wal_if_possible(self) -> None:
         """Directly after a COMMIT: copy the remainder, so that the next statement starts the WAL from its beginning.
         Only worth it when the bulk was copied just before, else it would block for the whole WAL."""
         if self._bulk_copied:
-            self._bulk_copied = not self._checkpoint(self.connection)
+            self._bulk_copied = self._checkpoint(self.connection) is None
 
     _bulk_copied = False
+    _wal_pages = 0  # as of the last commit; the file never becomes shorter
+
+    def _note_wal(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
 
     def wal_is_long(self) -> bool:
         """Whether checkpoint_wal is due."""
-        return self.wal_bytes() > WAL_CHECKPOINT_BYTES
+        return self._wal_pages * PAGE_BYTES > WAL_CHECKPOINT_BYTES
 
     def note_bulk_copied(self) -> None:
         """checkpoint_wal has done it: the next commit restarts the WAL."""
@@ -329,14 +339,23 @@ class Database:
 
     @contextmanager
     def side(self) -> Iterator[apsw.Connection]:
-        """Thread. The second connection, outside any transaction; one user at a time (opening costs 40 ms, so it is
-        kept)."""
-        with self._side_lock:
-            yield self._side_connection()
+        """Thread. The second connection, outside any transaction (opening costs 40 ms, so it is kept); while somebody
+        has it, another one."""
+        if self._side_lock.acquire(blocking=False):
+            try:
+                yield self._kept()
+            finally:
+                self._side_lock.release()
+            return
+        own = connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
+        try:
+            yield own
+        finally:
+            own.close()
 
-    def _side_connection(self) -> apsw.Connection:
+    def _kept(self) -> apsw.Connection:
         if self._side is None:
-            self._side = connect(self.path, self._key, 8192, vfs=self._vfs)
+            self._side = connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
         return self._side
 
     @contextmanager

@@ -15,7 +15,8 @@ from megafs.config import KIB, MIB, ROWS_PER_REQUEST
 from megafs.crypto.keys import ident_pack
 from megafs.files.landing import PARTS_A_SLICE
 from megafs.files.namespace import Change
-from megafs.model import ROOT_INO, ChunkId, Kind
+from megafs.index.database import PAGE_BYTES
+from megafs.model import ROOT_INO, ChunkId, HostId, Kind
 from megafs.sync.collect import SLICE_ROWS
 from megafs.sync.compact import SLICE_ROWS as SLICE_MOVED
 from tests.security.rig import WHO, Drive, Rig
@@ -31,6 +32,7 @@ BEATS_A_MINUTE = 2
 EXTENTS = 50_000  # the more there are, the more slices; no slice is longer
 WRITERS = 8
 CHUNKS = 3_000
+PARTS = 8
 
 
 class Steps(trio.abc.Instrument):
@@ -231,3 +233,18 @@ async def test_a_pack_of_many_chunks_is_emptied_in_slices(tmp_path):
             assert await drive.engine.keeping.compactor.run_once() == CHUNKS - CHUNKS * 2 // 3
         assert steps.all > CHUNKS / 3
         assert steps.most <= 4 * SLICE_MOVED + 20
+
+
+async def test_what_is_sent_next_is_found_without_reading_what_waits(tmp_path):
+    """Parts of a checkpoint wait by the hundred: the lane asks for the oldest upload, and is given that one's body."""
+    rig = Rig(tmp_path)
+    async with rig.running() as drive:
+        ledger, connection = drive.engine.ledger, drive.engine.database.connection
+        for number in range(PARTS):
+            last = ledger.add_upload(Kind.PART, b"%d" % number, bytes(MIB))
+        drive.engine.database.commit(0)
+        connection.execute("PRAGMA shrink_memory")
+        before = connection.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
+        assert ledger.next_upload(HostId(bytes(16)), last).ident == b"0"
+        missed = connection.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0] - before
+        assert MIB <= missed * PAGE_BYTES < 2 * MIB, "one of them, and what leads there"
