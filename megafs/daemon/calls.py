@@ -23,6 +23,9 @@ from megafs.index.packs import live_before
 from megafs.model import HostSpec
 from megafs.placement import obstacle
 
+COUNT_FREE_S = 0.5  # counting that is this quick is done for each status
+COUNT_SHARE = 20  # what is slower takes at most one part of so many of the time
+
 
 class Calls:
     """The handlers of one mount."""
@@ -37,6 +40,7 @@ class Calls:
         """``take_pages``: have the kernel hand over what programs wrote into open files."""
         self._engine, self._operations, self._take_pages = engine, operations, take_pages
         self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
+        self._totals, self._count_again_at = (0, 0, 0), 0.0
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -87,9 +91,9 @@ class Calls:
         return obstacle(seen, self._engine.vault.policy()) == "full"
 
     async def status(self, request: Request) -> AsyncGenerator[Message, None]:
+        """A large vault is not counted anew each time: a million files take most of a second."""
         engine = self._engine
-
-        deep = deep_epoch(engine.database)
+        deep, began_s = deep_epoch(engine.database), trio.current_time()
 
         def totals() -> tuple[int, int, int]:
             with engine.database.snapshot() as connection:
@@ -97,7 +101,11 @@ class Calls:
                 return int(row[0]), int(row[1]), live_before(connection, deep) if deep else 0
 
         try:
-            self._status = self._asked(*await trio.to_thread.run_sync(totals))
+            if began_s >= self._count_again_at:
+                self._totals = await trio.to_thread.run_sync(totals)
+                took_s = trio.current_time() - began_s
+                self._count_again_at = began_s + (COUNT_SHARE * took_s if took_s > COUNT_FREE_S else 0.0)
+            self._status = self._asked(*self._totals)
         except (DiskError, *SICK) as error:  # the figures are those of the last time
             why = str(self._operations.refusal() or f"the index cannot be read: {error}")
             self._status = replace(self._status, read_only=why)
