@@ -50,7 +50,8 @@ def create_vault(
         database = Database(building.index, keyring.index_key(device.id), create=True)
         try:
             fill(database, device, specs, policy)
-            trio.run(_introduce, specs, settings, secrets, device, recovery, root)
+            for host, given in trio.run(_introduce, specs, settings, secrets, device, recovery, root).items():
+                Vault(database).set_boot(host, *given)
             database.commit(0)
             database.sync_wal()
         finally:
@@ -104,12 +105,13 @@ async def _introduce(
     device: Device,
     recovery: RecoveryKey,
     root: RootKey,
-) -> None:
-    """Prepare every host and put a boot object on each. Raises HostError for the first that fails."""
+) -> dict[HostId, tuple[str, bytes]]:
+    """Prepare every host and put a boot object on each; which. Raises HostError for the first that fails."""
+    given: dict[HostId, tuple[str, bytes]] = {}
 
     async def introduce(spec: HostSpec, stack: Stack) -> None:
         await stack.prompt.prepare()
-        await boot.put(
+        given[spec.id] = await boot.put(
             stack.patient,
             spec,
             specs,
@@ -124,3 +126,4 @@ async def _introduce(
     async with connected(told, Opener(settings, finder(secrets))) as stacks:
         for spec in specs:
             await introduce(spec, stacks[spec.id])
+    return given

@@ -173,7 +173,7 @@ class HostCalls:
         stacks = {**engine.stacks, new.id: stack}
         for spec in reversed(specs):
             try:
-                await boots.put(
+                given = await boots.put(
                     stacks[spec.id].patient,
                     spec,
                     specs,
@@ -183,6 +183,7 @@ class HostCalls:
                     recovery=RecoveryKey.from_text(asked.recovery_key),
                     root=RootKey(boot.root_seed),
                 )
+                engine.vault.set_boot(spec.id, *given)
             except (HostError, Unavailable) as error:
                 if spec is new:
                     raise

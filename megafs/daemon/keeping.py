@@ -31,6 +31,7 @@ from megafs.store.disk import Disk
 from megafs.store.fetcher import HostFetcher
 from megafs.store.reader import Reader
 from megafs.store.writer import PackWriter
+from megafs.sync.anchors import Anchors
 from megafs.sync.checkpoint import Checkpointer
 from megafs.sync.claims import Claims, Standing
 from megafs.sync.collect import Collector
@@ -191,6 +192,7 @@ class Keeping:
             stream=self._stream,
             claims=self._claims,
             mirror=self.mirror,
+            anchors=Anchors(self._objects, self._claims, Vault(local.database)),
             repairer=self.repairer,
             hosts=lambda: set(self._objects.hosts) - local.care.written_off(),
             clock=self._clock,

@@ -118,7 +118,7 @@ class RecoveryCalls:
         engine, made = self._engine, _Made()
         for spec in specs:
             try:
-                await boots.put(
+                given = await boots.put(
                     engine.stacks[spec.id].patient,
                     spec,
                     self._specs(),
@@ -128,9 +128,11 @@ class RecoveryCalls:
                     recovery=recovery,
                     root=RootKey(base.root_seed),
                 )
+                engine.vault.set_boot(spec.id, *given)
                 made.done[spec.id] = generation
             except (HostError, Unavailable) as error:
                 made.failed[spec.id] = str(error)
+        await engine.commits.durable_now()
         return made
 
     async def _keep_slot(self, recovery: RecoveryKey) -> None:

@@ -99,6 +99,7 @@ class Rotation:
         self._paths, self._database, self._device = paths, database, device
         self._recovery, self._asked, self._store, self._reached = recovery, asked, store, reached
         self._vault = Vault(database)
+        self._given: dict[HostId, tuple[str, bytes]] = {}  # boot objects, by the host that has them
 
     async def run(self) -> Rotated:
         settings = settings_from(self._paths.settings.read_text())
@@ -123,6 +124,8 @@ class Rotation:
             self._device = next_device
             self._reached("index")
             settle(self._database, next_device)
+            for host, given in self._given.items():
+                self._vault.set_boot(host, *given)
             if self._asked.deep:
                 self._vault.set_setting(DEEP, b"%d" % next_device.keyring.epoch)
             async with self._working(stacks) as engine:
@@ -226,7 +229,7 @@ class Rotation:
         for spec in active:
             self._reached(f"boot {spec.label}")
             try:
-                await boots.put(
+                given = await boots.put(
                     stacks[spec.id].patient,
                     spec,
                     specs,
@@ -236,6 +239,7 @@ class Rotation:
                     recovery=self._recovery,
                     root=root,
                 )
+                self._given[spec.id] = given
             except (HostError, Unavailable) as error:
                 log.warning("%s", error)
                 lacking.append(spec.label)

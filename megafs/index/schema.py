@@ -106,7 +106,7 @@ REPLICATED = {
         before INTEGER NOT NULL
     """,
     "setting": """
-        key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', 'device.N', 'deep_epoch', …
+        key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', 'device.N', 'boot.HOST', …
         value BLOB NOT NULL
     """,
 }

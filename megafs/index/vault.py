@@ -78,6 +78,15 @@ class Vault:
     def set_setting(self, key: str, value: bytes) -> None:
         self._execute("INSERT INTO setting VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2", (key, value))
 
+    def boot(self, host: HostId) -> tuple[str, bytes] | None:
+        """Name and sealed bytes of the boot object that the host was given."""
+        name, _, sealed = (self.setting(f"boot.{host.hex()}") or b"").partition(b" ")
+        return (name.decode(), sealed) if sealed else None
+
+    def set_boot(self, host: HostId, name: str, sealed: bytes) -> None:
+        """It was given this one."""
+        self.set_setting(f"boot.{host.hex()}", b"%s %s" % (name.encode(), sealed))
+
     def policy(self) -> Policy:
         """What the owner wants; the default when nothing was set."""
         values = {key: int(self.setting(key) or 0) for key in ("copies", "k", "m")}

@@ -31,9 +31,9 @@ async def put(
     epochs: Sequence[EpochCertificate],
     recovery: RecoveryKey,
     root: RootKey,
-) -> str:
-    """Put the boot object of ``generation`` on the host that ``spec`` describes and read it back. Returns its name.
-    Raises HostError, or Unavailable if all 64 names are taken."""
+) -> tuple[str, bytes]:
+    """Put the boot object of ``generation`` on the host that ``spec`` describes and read it back. Returns its name and
+    sealed bytes (index.vault remembers them). Raises HostError, or Unavailable if all 64 names are taken."""
     boot = Boot(
         generation=generation,
         host=spec.id,
@@ -53,7 +53,7 @@ async def put(
             await host.put(name, sealed)
             if await host.get(name) != sealed:
                 raise Unavailable(f"{spec.label}: does not give back what was put") from None
-            return name
+            return name, sealed
     raise Unavailable(f"{spec.label}: all names of boot objects are taken")
 
 

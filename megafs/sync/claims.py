@@ -204,14 +204,18 @@ class Claims:
         await self.look()
         return next(iter(placed.said.values()))
 
-    async def spread(self, host: HostId) -> None:
-        """Put every claim that other hosts have on this one, too. Raises HostError or Unavailable."""
+    async def spread(self, host: HostId) -> int:
+        """Put every claim that other hosts have on this one, too; how many it lacked. Raises HostError or
+        Unavailable."""
         answers = await self.all()
+        if host in answers.failed:
+            raise answers.failed[host]
         there = {each.claim for each in answers.said.get(host, ())}
         known = {each.claim: each for found in answers.said.values() for each in found}
-        for claim, found in sorted(known.items(), key=lambda item: item[0].term):
-            if claim not in there:
-                await self._place(host, found)
+        lacking = [found for claim, found in sorted(known.items(), key=lambda item: item[0].term) if claim not in there]
+        for found in lacking:
+            await self._place(host, found)
+        return len(lacking)
 
     async def _place(self, host: HostId, mine: Found) -> Found:
         """Put a claim into the first slot of its term that is free on this host, and read it back."""

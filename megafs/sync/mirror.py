@@ -2,7 +2,7 @@
 
 The ledger and the index in, objects of other hosts out to the host that lacks them. Each host is asked now and then
 for the newest head that it acknowledged (sync.watch): one that still has it is believed to have the rest. Deletes
-nothing. (A boot object cannot be made again without the recovery words.)
+nothing. (Boot objects: sync.anchors.)
 """
 
 import logging

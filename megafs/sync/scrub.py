@@ -14,11 +14,13 @@ from secrets import SystemRandom
 
 import trio
 
-from megafs.errors import HostError, MegaFSError
+from megafs.errors import HostError, MegaFSError, Unavailable
 from megafs.index.care import Care
 from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.model import HostId, Kind, PackNumber
+from megafs.sync.anchors import KINDS as ANCHORS
+from megafs.sync.anchors import Anchors
 from megafs.sync.claims import Claims
 from megafs.sync.joining import needed_objects
 from megafs.sync.mirror import Mirror
@@ -40,7 +42,7 @@ WHOLE_AT_ONCE = 2  # of a full one: each is a pack in memory
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object that a host should have: a part of a pack, or one of the index."""
+    """One object that a host should have: a part of a pack, one of the index, or an anchor (without ident)."""
 
     host: HostId
     pack: PackNumber = NO_PACK
@@ -75,6 +77,7 @@ class Scrubber:
         stream: Stream,
         claims: Claims,
         mirror: Mirror,
+        anchors: Anchors,
         repairer: Repairer,
         hosts: Callable[[], Collection[HostId]],
         clock: Callable[[], float],
@@ -85,6 +88,7 @@ class Scrubber:
         """``hosts`` are those that should have something now; ``may_run`` says whether this is an hour for it."""
         self._examiner, self._care, self._ledger, self._packs = examiner, care, ledger, packs
         self._stream, self._claims, self._mirror, self._repairer = stream, claims, mirror, repairer
+        self._anchors = anchors
         self._hosts, self._clock, self._chance, self._may_run = hosts, clock, chance, may_run
         self._every_s = DAY_S / a_day
         self._listed: dict[HostId, tuple[float, list[Item]]] = {}
@@ -145,6 +149,7 @@ class Scrubber:
                 for n, kind, ident in self._ledger.uploads()
                 if host not in self._ledger.acknowledged_by(n)
             }
+            items += [Item(host, kind=kind) for kind in ANCHORS]
             items += [
                 Item(host, kind=kind, ident=ident)
                 for kind, ident in needed_objects(self._ledger, self._stream)
@@ -189,18 +194,25 @@ class Scrubber:
     async def _look(self, item: Item, *, full: bool, tally: Tally) -> bool:
         """Look at one object, count, note what is bad; whether the host answered."""
         pack = self._packs.get(item.pack) if item.kind is Kind.PACK else None
+        is_mended = False
         try:
-            if item.kind is not Kind.PACK:
+            if item.kind in ANCHORS:
+                look, is_mended = await self._anchors.look(item.host, item.kind)
+            elif item.kind is not Kind.PACK:
                 look = await self._examiner.look_at_object(item.host, item.kind, item.ident)
             elif pack is None or pack.dead_since_s or self._care.is_damaged(item.pack, item.host):
                 return True  # it went meanwhile, or is known
             else:
                 copy = Copy(pack=pack, host=item.host, shard=item.shard, root=item.root)
                 look = await self._examiner.look_at(copy, full=full)
-        except HostError as error:
+        except (HostError, Unavailable) as error:
             log.debug("a host cannot be looked at: %s", error)
             return False
-        is_bad = bool(look.wrong) and await self._is_real(item, look.wrong, tally)
+        if item.kind in ANCHORS:
+            is_bad = bool(look.wrong)
+            self._note_mended(item, look.wrong, tally, is_mended)
+        else:
+            is_bad = bool(look.wrong) and await self._is_real(item, look.wrong, tally)
         tally.checked, tally.bytes, tally.bad = tally.checked + 1, tally.bytes + look.bytes, tally.bad + is_bad
         self._care.count(item.host, now_s=int(self._clock()), checked=1, size=look.bytes, bad=int(is_bad))
         return True
@@ -221,8 +233,11 @@ class Scrubber:
         except MegaFSError as error:
             log.info("host %s: %s, and cannot be mended now: %s", item.host.hex()[:8], wrong, error)
             return True
+        self._note_mended(item, wrong, tally, is_mended)
+        return is_mended or wrong == WRONG  # what is missing everywhere was collected
+
+    def _note_mended(self, item: Item, wrong: str, tally: Tally, is_mended: bool) -> None:
         if is_mended:
             tally.repaired += 1
             self._care.count_repaired(item.host)
             log.info("host %s: %s; put there again", item.host.hex()[:8], wrong)
-        return is_mended or wrong == WRONG  # what is missing everywhere was collected

@@ -20,6 +20,7 @@ def objects(folder):
 def test_scrub_finds_counts_and_repairs(drives, folders, full):
     drive = drives("first", [folder.as_uri() for folder in folders[:3]])
     drive.create("--copies", 3)
+    boots = [objects(folder)[0] for folder in folders[:3]]
     more = ("--full",) if full else ()
     drive.run("scrub", "v", *more, status=8)
     drive.mount()
@@ -39,9 +40,13 @@ def test_scrub_finds_counts_and_repairs(drives, folders, full):
     told = {host["label"]: host for host in drive.told("scrub", "v", *more)}
     assert [told[f"file-{n}"]["repaired"] for n in (1, 2, 3)] == [0, 0, 1]
     assert cut.read_bytes() == good[cut]
+    boots[2].unlink()
+    told = {host["label"]: host for host in drive.told("scrub", "v", *more)}
+    assert [told[f"file-{n}"]["repaired"] for n in (1, 2, 3)] == [0, 0, 1]
+    assert boots[2].read_bytes() == good[boots[2]], "what the 24 words find"
     status = drive.told("status", "v")
     assert [host["scrub_bad"] - host["scrub_repaired"] for host in status["hosts"]] == [0, 0, 0]
-    assert "checked, 1 bad, 1 repaired" in drive.run("status", "v").stdout
+    assert "checked, 2 bad, 2 repaired" in drive.run("status", "v").stdout
     drive.unmount()
 
 

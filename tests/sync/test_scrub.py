@@ -8,13 +8,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from megafs.crypto.keys import ident_commit, ident_pack
+from megafs.crypto.keys import ident_claim, ident_commit, ident_pack
 from megafs.crypto.merkle import leaf_hashes, root_of
 from megafs.model import WHOLE, HostId, Kind, PackId, Policy, shard_of
+from megafs.sync.anchors import Anchors
 from megafs.sync.mirror import Mirror
 from megafs.sync.possession import Copy, Examiner, Look
 from megafs.sync.scrub import A_DAY, DAY_S, Scrubber
-from tests.sync.rig import Device, World
+from tests.sync.rig import Device, World, attached
 from tests.sync.test_repair import repairer
 
 HOST = HostId(bytes([1]) * 16)
@@ -49,6 +50,7 @@ def scrubber(device: Device, hosts, seed: int = 0, *, kind=Examiner, **more) -> 
         stream=device.stream,
         claims=device.claims,
         mirror=mirror,
+        anchors=Anchors(device.objects, device.claims, device.vault),
         repairer=repair,
         hosts=lambda: hosts,
         clock=device.clock,
@@ -207,6 +209,39 @@ async def test_a_sweep_finds_everything_and_has_it_made_anew(tmp_path, autojump_
         assert sum(device.care.scrubbed(host).repaired for host in world.memory) == 6
         for host, objects in good.items():
             assert {name: world.memory[host].objects[name] for name in objects} == objects
+    device.crash()
+
+
+async def test_claims_and_boot_objects_are_put_again(tmp_path, autojump_clock) -> None:
+    world = World(3)
+    first = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with first.shipping():
+        await first.write(b"a", urandom(1000))
+        await first.sync()
+    first.crash()
+    device = await attached(world, tmp_path / "2")
+    hosts = list(world.memory)
+    for host in hosts:
+        name, sealed = f"boot{'abc'[hosts.index(host)]}", b"sealed under the words"
+        device.vault.set_boot(host, name, sealed)
+        world.memory[host].objects[name] = sealed
+    async with device.shipping():
+        await device.sync()
+        good = {host: dict(memory.objects) for host, memory in world.memory.items()}
+        claim = device.objects.name(hosts[0], Kind.CLAIM, ident_claim(2, 0))
+        del world.memory[hosts[0]].objects[claim]
+        del world.memory[hosts[1]].objects["bootb"]
+        world.memory[hosts[2]].objects["bootc"] = b"something else"
+        tallies = {}
+        scrub = scrubber(device, hosts)
+        async for _ in scrub.sweep(hosts, tallies, full=False):
+            pass
+        assert [(tallies[host].bad, tallies[host].repaired) for host in hosts] == [(1, 1)] * 3
+        assert [device.care.scrubbed(host).repaired for host in hosts] == [1, 1, 1]
+        assert good == {host: dict(memory.objects) for host, memory in world.memory.items()}
+        async for _ in scrub.sweep(hosts, tallies, full=False):
+            pass
+        assert [tallies[host].bad for host in hosts] == [0, 0, 0]
     device.crash()
 
 
