@@ -29,6 +29,9 @@ Result = TypeVar("Result")
 SMALL_BYTES = 64 << 10  # up to here the time of a request is latency; sealed chunks of random writes included
 FULL_S = 600.0  # a full host is tried again after this: its owner may have made room
 FAILED_PUTS = 3
+GIVEN_UP = 2  # reads in a row, none answered in between, each after GIVEN_UP_S: it hangs, or is too slow to be of use
+GIVEN_UP_S = 1.0
+HANGS_S = 120.0  # then it is tried again
 LARGE_BYTES = 1 << 20  # from here on it is throughput
 WEIGHT = 0.2  # of a new sample in a moving average
 FAILING_WEIGHT = 0.02  # the share of failures is that of about the last fifty requests
@@ -67,6 +70,8 @@ class Measured(Wrapped):
         self.latency_s = 0.0  # 0: not measured yet
         self.upload_bytes_s = 0.0
         self.download_bytes_s = 0.0
+        self.given_up = 0  # reads in a row, none answered in between
+        self._overtaken_at = 0.0
         self._failed_puts: list[int] = []  # sizes, since the last one that went well and was as large
         self._refused_bytes = 0  # the smallest object that it had no room for; 0: none
         self._refused_at = 0.0
@@ -88,6 +93,11 @@ class Measured(Wrapped):
     def refusing(self) -> bool:
         """Whether it answers, and refuses whatever it is asked: of no more use than one that is down."""
         return self._refusals_in_a_row >= self._failures_allowed
+
+    @property
+    def hangs(self) -> bool:
+        """Whether readers had to give it up again and again just now. No failure: it may only be slow."""
+        return self.given_up >= GIVEN_UP and trio.current_time() < self._overtaken_at + HANGS_S
 
     @property
     def full(self) -> bool:
@@ -144,6 +154,8 @@ class Measured(Wrapped):
             # overtaken by another one would look fast for ever.
             if request.verb == "get":
                 self._sample(request, trio.current_time() - started, 0, is_whole=False)
+                if trio.current_time() - started >= GIVEN_UP_S:
+                    self.given_up, self._overtaken_at = self.given_up + 1, trio.current_time()
             raise
         finally:
             if is_probe:
@@ -210,7 +222,7 @@ class Measured(Wrapped):
     def _answered(self, request: Request) -> None:
         if request.verb != "list":  # passes once per entry
             self.failing -= FAILING_WEIGHT * self.failing
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self.given_up = 0
         self._probe_s = self._probe_first_s
 
     def _note(self, error: HostError) -> None:

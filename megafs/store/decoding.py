@@ -45,6 +45,10 @@ class Decoder:
         self._locks: dict[PackNumber, trio.Lock] = {}
         self._kept: OrderedDict[PackNumber, bytes] = OrderedDict()
 
+    def __contains__(self, number: PackNumber) -> bool:
+        """Whether this pack is at hand."""
+        return number in self._kept
+
     async def pack(self, pack: Pack, k: int, having: Sequence[Shard]) -> bytes:
         """The bytes of the pack. ``having``: the best hosts first. Raises Unavailable or Corrupt."""
         lock = self._locks.setdefault(pack.number, trio.Lock())

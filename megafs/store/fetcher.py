@@ -18,7 +18,7 @@ from megafs.crypto.keys import Keyring, ident_pack
 from megafs.errors import HostError, MegaFSError, ObjectMissing, Unavailable
 from megafs.hosts import Stack
 from megafs.index.packs import Packs
-from megafs.model import WHOLE, HostId, Kind, Pack, shard_of, shard_parts
+from megafs.model import WHOLE, HostId, Kind, Pack, PackNumber, shard_of, shard_parts
 from megafs.packs import shards
 from megafs.store.decoding import Decoder, Shard
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 HEDGE_FIRST_S = 1.0  # until a host's p95 is known
 HEDGE_LEAST_S = 0.02
 DECODING_HEDGE_S = 3.0  # k whole shards for the sake of one chunk: not for a host that is merely slow today
+DENIED_S, DENIED_MOST = 60.0, 10_000  # who has not a pack of which nothing is known is asked again after this
 RANGE_BYTES = 1 << 18  # what hosts are compared by
 AHEAD_S = 2.0
 AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES = 4 * MIB, 16 * MIB
@@ -47,6 +48,9 @@ class HostFetcher:
         self._keyring, self._packs, self._stacks = keyring, packs, stacks
         self._limit_s = limit_s
         self._decoder = Decoder(self._shard)
+        # Of packs without copy rows: who had it, and who said not to and when.
+        self._had: dict[PackNumber, HostId] = {}
+        self._denied: dict[tuple[PackNumber, HostId], float] = {}
         self.wrong: dict[HostId, int] = {}  # answers that did not open
         self.on_damage: Callable[[Pack, HostId], None] = lambda pack, host: None
         self.starving = False  # the last range wanted was not to be had
@@ -56,10 +60,13 @@ class HostFetcher:
         """All hosts, best to read from first: healthy before not, fast before slow."""
 
         def rank(host: HostId) -> tuple[bool, float]:
-            measured = self._stacks[host].measured
-            return not measured.healthy, measured.expected_s(RANGE_BYTES)
+            return not self._is_well(host), self._stacks[host].measured.expected_s(RANGE_BYTES)
 
         return sorted(self._stacks, key=rank)
+
+    def _is_well(self, host: HostId) -> bool:
+        measured = self._stacks[host].measured
+        return measured.healthy and not measured.hangs
 
     def reach_bytes(self, least_bytes: int = AHEAD_LEAST_BYTES) -> int:
         """What the best host brings in AHEAD_S: with less under way the line would be idle between two requests."""
@@ -106,7 +113,7 @@ class HostFetcher:
 
     def _attempts(self, pack: Pack, start: int, stop: int, verify: Verify) -> Iterator[Attempt]:
         """Known copies, then shards, then hosts of which nothing is known: a copy row may have been lost with a commit
-        that never shipped."""
+        that never shipped. Of those who had it comes first the next time, and who had not is not asked again soon."""
         ranked = self.ranked()
         known: set[HostId] = set()
         sharded: dict[int, list[Shard]] = {}
@@ -126,13 +133,23 @@ class HostFetcher:
         yield from (whole(host) for host in ranked if host in known)
         for k, having in sharded.items():
             having.sort(key=lambda shard: ranked.index(shard.host))
+            if pack.number in self._decoder:
+                yield Attempt(partial(self._decoded, pack, k, having, start, stop, verify), self._limit_s)
             if slices := self._slices(pack, k, having, start, stop):
-                hosts = {shard.host for shard, _ in slices}
-                hedge_s = max(DECODING_HEDGE_S, *(3 * self._hedge_s(host, stop - start) for host in hosts))
-                yield Attempt(partial(self._from_slices, pack, k, slices, verify), hedge_s)
+                silent = {shard.host for shard, _ in slices}
+                hedge_s = max(self._decoding_hedge_s(host, stop - start) for host in silent)
+                yield Attempt(partial(self._from_slices, pack, k, slices, verify, silent), hedge_s)
+                having.sort(key=lambda shard: shard.host in silent)
             if len({shard.number for shard in having}) >= k:
                 yield Attempt(partial(self._decoded, pack, k, having, start, stop, verify), self._limit_s)
-        yield from (whole(host) for host in ranked if host not in known and not sharded)
+        if not sharded:
+            unlisted = [host for host in ranked if host not in known and self._may_have(pack.number, host)]
+            unlisted.sort(key=lambda host: host != self._had.get(pack.number))
+            yield from (whole(host) for host in unlisted)
+
+    def _may_have(self, pack: PackNumber, host: HostId) -> bool:
+        denied_s = self._denied.get((pack, host))
+        return denied_s is None or trio.current_time() > denied_s + DENIED_S
 
     def _slices(
         self, pack: Pack, k: int, having: list[Shard], start: int, stop: int
@@ -141,7 +158,7 @@ class HostFetcher:
         on a host that is down."""
         first = {shard.number: shard for shard in reversed(having)}
         wanted = shards.data_range(k, pack.stored_bytes, start, stop) if pack.stored_bytes else []
-        if any(s.shard not in first or not self._stacks[first[s.shard].host].measured.healthy for s in wanted):
+        if any(s.shard not in first or not self._is_well(first[s.shard].host) for s in wanted):
             return None
         return [(first[each.shard], each) for each in wanted]
 
@@ -150,17 +167,21 @@ class HostFetcher:
     ) -> bytes | None:
         data = await self._get(pack, host, WHOLE, start, stop, is_known=is_known)
         if data is None or verify(data):
+            if data is not None and not is_known:
+                self._had[pack.number] = host
             return data
         self._note_wrong(pack, host)
         return None
 
     async def _from_slices(
-        self, pack: Pack, k: int, slices: list[tuple[Shard, shards.Slice]], verify: Verify
+        self, pack: Pack, k: int, slices: list[tuple[Shard, shards.Slice]], verify: Verify, silent: set[HostId]
     ) -> bytes | None:
+        """``silent`` is left with the hosts that have not answered yet."""
         parts: dict[int, bytes] = {}
 
         async def one(shard: Shard, wanted: shards.Slice) -> None:
             data = await self._get(pack, shard.host, shard_of(k, shard.number), wanted.start, wanted.stop)
+            silent.discard(shard.host)
             if data is not None:
                 parts[shard.number] = data
 
@@ -203,13 +224,21 @@ class HostFetcher:
             data = await self._stacks[host].prompt.get(name, start, stop)
         except HostError as error:
             log.info("reading from a host failed: %s", error)
-            if is_known and isinstance(error, ObjectMissing):
-                self.on_damage(pack, host)
+            if isinstance(error, ObjectMissing):
+                if is_known:
+                    self.on_damage(pack, host)
+                else:
+                    self._note_denied(pack.number, host)
             return None
         if len(data) == stop - start:
             return data
         self._note_wrong(pack, host)
         return None
+
+    def _note_denied(self, pack: PackNumber, host: HostId) -> None:
+        if len(self._denied) > DENIED_MOST:
+            self._denied.clear()
+        self._denied[pack, host] = trio.current_time()
 
     def _hedge_s(self, host: HostId, count: int) -> float:
         measured = self._stacks[host].measured
@@ -217,6 +246,11 @@ class HostFetcher:
         if p95_s:
             return max(HEDGE_LEAST_S, p95_s)
         return HEDGE_FIRST_S + measured.expected_s(count)
+
+    def _decoding_hedge_s(self, host: HostId, count: int) -> float:
+        """A host that did not answer the last time gets no more than the least; what it took then says nothing."""
+        usual_s = 0.0 if self._stacks[host].measured.given_up else 3 * self._hedge_s(host, count)
+        return max(DECODING_HEDGE_S, usual_s)
 
     def _note_wrong(self, pack: Pack, host: HostId) -> None:
         self.wrong[host] = self.wrong.get(host, 0) + 1

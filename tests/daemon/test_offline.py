@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -278,3 +279,49 @@ def test_a_vault_of_which_the_hosts_have_nothing_yet_is_not_attached(drive, driv
     other = drives("other", [folder.as_uri() for folder in folders[:2]])
     assert "no commit of the vault yet" in other.attach(drive.words, status=7).stderr
     assert not (other.state / "v").exists()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("is_back", [False, True])
+def test_hosts_that_hang_do_not_keep_a_mount_from_ending(drives, tmp_path, is_back):
+    """With readers waiting for them, packs on their way to them, and after they went on."""
+    kinds = ("webdav", "s3", "sftp")
+    with ExitStack() as stack:
+        hosts = [stack.enter_context(servers.rclone(tmp_path / kind, kind)) for kind in kinds]
+        secrets, urls = tmp_path / "secrets.toml", [host.place("vault") for host in hosts]
+        rows = [
+            (url, name, value) for url, host in zip(urls, hosts, strict=True) for name, value in host.secrets.items()
+        ]
+        secrets.write_text("".join(f'["{url}"]\n{name} = "{value}"\n' for url, name, value in rows))
+        secrets.chmod(0o600)
+        drive = drives("hung", urls)
+        drive.create("--copies", "2", "--secrets-file", secrets)
+        settings(drive, "read_patience_s = 4\n")
+        drive.mount()
+        (drive.mountpoint / "far").write_bytes(content(1, 5_000_000))
+        drive.sync()
+        drive.unmount()
+        drive.forget_cache()
+        drive.mount()
+        for host in hosts:
+            host.process.send_signal(signal.SIGSTOP)
+        try:
+            (drive.mountpoint / "near").write_bytes(content(2, 20 << 20))
+            with pytest.raises(OSError, match="Input/output error"):
+                (drive.mountpoint / "far").read_bytes()
+            until(lambda: drive.told("status", "v")["unshipped_bytes"] > 16 << 20)
+            if is_back:
+                for host in hosts:
+                    host.process.send_signal(signal.SIGCONT)
+            began = time.monotonic()
+            drive.unmount()
+            took_s = time.monotonic() - began
+            assert took_s < 30
+        finally:
+            for host in hosts:
+                host.process.send_signal(signal.SIGCONT)
+        drive.mount()
+        assert (drive.mountpoint / "near").read_bytes() == content(2, 20 << 20)
+        assert (drive.mountpoint / "far").read_bytes() == content(1, 5_000_000)
+        drive.unmount()
+        print(f"unmounted in {took_s:.1f} s")

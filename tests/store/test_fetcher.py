@@ -10,6 +10,7 @@ from megafs.crypto.keys import Keyring, ident_pack
 from megafs.crypto.merkle import root as merkle_root
 from megafs.errors import Unavailable
 from megafs.hosts import stacked
+from megafs.hosts.measured import HANGS_S
 from megafs.index.database import Database
 from megafs.index.packs import Packs
 from megafs.model import HostId, Kind, PackId, Policy
@@ -183,3 +184,44 @@ async def test_copies_that_move_meanwhile_are_followed(world):
     world.fetcher.on_damage = moved
     await world.read()
     assert done
+
+
+async def test_a_pack_without_rows_is_asked_for_everywhere_once(world):
+    """A row may have been lost with a commit that never shipped."""
+    for place in world.places:
+        world.packs.delete_copy(world.pack.number, place.id, POLICY.shards[world.places.index(place)])
+    place = world.places[2]
+    await place.memory.put(world.name(place, -1), CONTENT)
+    for start in range(0, 50_000, 1000):
+        await world.read(start, start + 1000)
+    asked = [other.counting.requests["get"] for other in world.places]
+    assert asked[2] == 50
+    assert max(asked[:2] + asked[3:]) <= 2, "who has not got it is not asked for every chunk"
+    place.memory.objects.clear()
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await world.read()
+    assert sum(other.counting.requests["get"] for other in world.places) <= 50 + 4 + 4
+
+
+async def test_hosts_that_hang_cost_one_wait_a_pack_and_soon_none(world, autojump_clock):
+    """Their requests are given up for others' answers, so they never fail."""
+    for number in (0, 1):
+        world.places[number].slow.hang = True
+    for start in range(0, 10_000, 1000):
+        await world.read(start, start + 1000)
+    assert trio.current_time() < 10, "decoded once, and at hand then"
+    for _ in range(4):  # another pack each time
+        world.fetcher._decoder._kept.clear()
+        await world.read(0, 1000)
+    began = trio.current_time()
+    world.fetcher._decoder._kept.clear()
+    await world.read(0, 1000)
+    assert trio.current_time() - began < 0.5, "and not asked first any more"
+    assert world.places[0].stack.measured.answers, "it may only be slow"
+    await trio.sleep(HANGS_S)
+    world.places[0].slow.hang = world.places[1].slow.hang = False
+    world.fetcher._decoder._kept.clear()
+    before = world.received
+    await world.read(0, 1000)
+    assert [now - then for now, then in zip(world.received, before, strict=True)] == [1000, 0, 0, 0], "and again"
