@@ -52,7 +52,13 @@ class Calls:
             "check": self.check,
         }
 
-    def _report(self, spec: HostSpec) -> HostReport:
+    def _reports(self) -> tuple[HostReport, ...]:
+        """Of every host, in the order of their labels."""
+        policy, engine = self._engine.vault.policy(), self._engine
+        return tuple(self._report(seen.spec, obstacle(seen, policy) == "full") for seen in engine.space.states())
+
+    def _report(self, spec: HostSpec, is_full: bool) -> HostReport:
+        """``is_full``: gets no new packs for want of room, by its word, by a refusal or by its owner's limit."""
         engine = self._engine
         stack = engine.stacks.get(spec.id)
         measured = stack.measured if stack is not None else None
@@ -62,7 +68,7 @@ class Calls:
         elif absence is not None and absence.written_off:
             state = "written off"
         elif measured.answers:
-            state = "full" if self._is_full(spec) else "ok"
+            state = "full" if is_full else "ok"
         else:
             state = "refused" if measured.refusing else "unreachable"
         packs, stored = engine.packs.on_host(spec.id)
@@ -84,11 +90,6 @@ class Calls:
             scrub_bad=scrubbed.bad,
             scrub_repaired=scrubbed.repaired,
         )
-
-    def _is_full(self, spec: HostSpec) -> bool:
-        """Whether it gets no new packs for want of room, by its word, by a refusal or by its owner's limit."""
-        seen = next(state for state in self._engine.space.states() if state.spec.id == spec.id)
-        return obstacle(seen, self._engine.vault.policy()) == "full"
 
     async def status(self, request: Request) -> AsyncGenerator[Message, None]:
         """A large vault is not counted anew each time: a million files take most of a second."""
@@ -134,7 +135,7 @@ class Calls:
             pinned_here_bytes=engine.keeper.here_bytes,
             offline=engine.fetcher.starving,
             chunks_healed=engine.reader.healed,
-            hosts=tuple(self._report(spec) for spec in engine.vault.hosts()),
+            hosts=self._reports(),
             phrase=alarmcalls.phrase(engine),
             alarms=alarmcalls.still_open(engine),
             background_from=opens(engine.settings.background_hours, minute_of_day()),
@@ -149,7 +150,7 @@ class Calls:
             except HostError:
                 continue  # the report says so
             engine.space.free[host] = usage.free_bytes
-        yield Hosts(hosts=tuple(self._report(spec) for spec in engine.vault.hosts()))
+        yield Hosts(hosts=self._reports())
 
     async def devices(self, request: Request) -> AsyncGenerator[Message, None]:
         engine = self._engine

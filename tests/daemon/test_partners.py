@@ -12,8 +12,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from megafs.errors import HostRefused
-from megafs.hosts import open_host
+from megafs.errors import HostFull, HostRefused
+from megafs.hosts import open_host, stacked
 from tests import servers
 from tests.contracts.host import NAME
 
@@ -71,8 +71,9 @@ async def used(url: str, secrets: dict[str, str], *, deletes: bool) -> None:
 
 
 @contextmanager
-def nginx(folder: Path):
-    port, root = servers.free_port(), folder / "vault"
+def nginx(folder: Path, place: Path | None = None):
+    port, root = servers.free_port(), place or folder / "vault"
+    folder.mkdir(exist_ok=True)
     (root / ".incoming").mkdir(parents=True)
     pem, key = certificate(folder)
     (folder / "htpasswd").write_text(f"owner:{{PLAIN}}{servers.SECRET}\n")
@@ -106,6 +107,56 @@ async def test_webdav_by_nginx(tmp_path):
             await used(url.format(place="ordinary"), {"password": "wrong"}, deletes=True)
         with pytest.raises(HostRefused):
             await used(url.format(place=".incoming"), secrets, deletes=True)
+
+
+@contextmanager
+def limited(folder: Path, mebibytes: int):
+    """A folder with the quota that a partner sets."""
+    made = Path(tempfile.mkdtemp(dir="/srv", prefix="megafs-test-"))
+    place, script = made / "place", folder / "quota"
+    folder.mkdir()
+    changes = {"/var/lib/megafs-partner": str(folder / "images"), "/etc/fstab": str(folder / "fstab"), "65536": "1024"}
+    script.write_text(here((PARTNERS / "quota").read_text(), changes))
+    subprocess.run(["/bin/sh", script, place, f"{mebibytes}M", getpass.getuser()], check=True)
+    try:
+        assert f"{place} ext4 loop" in (folder / "fstab").read_text()
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+        shutil.rmtree(made)
+
+
+async def filled(url: str, secrets: dict[str, str]) -> int:
+    """How many MiB it takes before it is full."""
+    stack = stacked(open_host(url, secrets=secrets, label="partner"), label="partner", reply_s=20, patience_s=30)
+    try:
+        await stack.patient.prepare()
+        for number in range(100):
+            try:
+                await stack.patient.put(NAME[:-2] + f"{chr(97 + number // 26)}{chr(97 + number % 26)}", bytes(1 << 20))
+            except HostFull:
+                assert stack.measured.full
+                return number
+    finally:
+        await stack.aclose()
+    return 100
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(not servers.has("nginx"), reason="a machine without nginx")
+async def test_a_quota_holds_for_webdav(tmp_path):
+    with limited(tmp_path / "quota", 32) as place, nginx(tmp_path / "nginx", place) as url:
+        assert 15 < await filled(url.format(place="ordinary"), {"password": servers.SECRET}) <= 32
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(not servers.has("sshd"), reason="a machine without an SSH server")
+async def test_a_quota_holds_for_sftp(tmp_path):
+    with limited(tmp_path / "quota", 32) as place, openssh(tmp_path / "vault", place) as (port, url):
+        (place / "objects").mkdir()
+        command = ("sshd", "-D", "-e", "-f", f"{tmp_path}/vault/vault")
+        with servers.started(tmp_path / "log", *command, ready=lambda: servers._answers(port)):
+            assert 15 < await filled(url, {}) <= 32
 
 
 @contextmanager

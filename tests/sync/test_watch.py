@@ -3,6 +3,7 @@
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from random import randbytes
 
 import pytest
@@ -24,6 +25,17 @@ async def shipped(device: Device, count: int = 1) -> None:
     for _ in range(count):
         await device.write(b"f%d" % device.database.new_id(), randbytes(2000))
         await device.sync()
+
+
+async def taken_over(folder: Path) -> tuple[World, Device, Device]:
+    """The device that wrote first, at work again, and the one that attached then."""
+    world = World()
+    one = Device(world, folder / "1", world.identity.signer(1))
+    async with one.shipping():
+        await shipped(one)
+    two = await attached(world, folder / "2")
+    one.assemble()
+    return world, one, two
 
 
 def told(device: Device) -> list[str]:
@@ -190,12 +202,7 @@ async def test_a_machine_that_was_off_for_a_week_does_not_blame_its_hosts(tmp_pa
 
 async def test_heads_of_the_writing_device_withheld_for_two_days(tmp_path, autojump_clock):
     """Freeze (A38): the former device goes on looking; as long as heads come, once a day at least, nothing is said."""
-    world = World()
-    one = Device(world, tmp_path / "1", world.identity.signer(1))
-    async with one.shipping():
-        await shipped(one)
-    two = await attached(world, tmp_path / "2")
-    one.assemble()
+    world, one, two = await taken_over(tmp_path)
     async with two.shipping():
         number = two.signer.device
         await shipped(two)
@@ -233,12 +240,7 @@ DAY_S = 24 * HOUR_S
 @pytest.mark.parametrize("goes_by_the_date", [False, True], ids=["lasting", "control"])
 async def test_a_date_that_somebody_sets_makes_nobody_stale(tmp_path, autojump_clock, goes_by_the_date):
     """Neither a host nor a device; forward or back. The control is a watch that believes the date."""
-    world = World()
-    one = Device(world, tmp_path / "1", world.identity.signer(1))
-    async with one.shipping():
-        await shipped(one)
-    two = await attached(world, tmp_path / "2")
-    one.assemble()
+    world, one, two = await taken_over(tmp_path)
     if goes_by_the_date:
         one.lasting = one.clock
     async with two.shipping():
@@ -277,12 +279,7 @@ async def test_a_date_set_back_does_not_silence_a_device(tmp_path, autojump_cloc
 
 
 async def test_control_without_a_heartbeat_a_quiet_device_would_be_missed(tmp_path, autojump_clock):
-    world = World()
-    one = Device(world, tmp_path / "1", world.identity.signer(1))
-    async with one.shipping():
-        await shipped(one)
-    two = await attached(world, tmp_path / "2")
-    one.assemble()
+    _, one, two = await taken_over(tmp_path)
     async with two.shipping():
         await shipped(two)
         await one.watch().look_for_news(two.signer.device)
