@@ -64,7 +64,10 @@ class Care:
 
     def count_repaired(self, host: HostId) -> None:
         """One more of what was bad is whole again."""
-        self._execute("UPDATE scrub SET repaired = repaired + 1 WHERE host = ?", (host,))
+        self._execute(
+            "INSERT INTO scrub VALUES (?1, 0, 0, 0, 0, 0, 1) ON CONFLICT (host) DO UPDATE SET repaired = repaired + 1",
+            (host,),
+        )
 
     def note_damaged(self, pack: PackNumber, host: HostId, since_s: int) -> None:
         """The host's copy is missing or wrong."""

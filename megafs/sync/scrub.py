@@ -208,13 +208,10 @@ class Scrubber:
         except (HostError, Unavailable) as error:
             log.debug("a host cannot be looked at: %s", error)
             return False
-        if item.kind in ANCHORS:
-            is_bad = bool(look.wrong)
-            self._note_mended(item, look.wrong, tally, is_mended)
-        else:
-            is_bad = bool(look.wrong) and await self._is_real(item, look.wrong, tally)
+        is_bad = bool(look.wrong) and (item.kind in ANCHORS or await self._is_real(item, look.wrong, tally))
         tally.checked, tally.bytes, tally.bad = tally.checked + 1, tally.bytes + look.bytes, tally.bad + is_bad
         self._care.count(item.host, now_s=int(self._clock()), checked=1, size=look.bytes, bad=int(is_bad))
+        self._note_mended(item, look.wrong, tally, is_mended)
         return True
 
     async def _is_real(self, item: Item, wrong: str, tally: Tally) -> bool:
