@@ -175,7 +175,7 @@ async def test_small_files_read_in_order_come_many_at_once(rig):
         packs = len(list(drive.engine.packs.all()))
         for ino, data in files:
             assert bytes(await drive.engine.content.read(ino, 0, len(data), len(data))) == data
-        assert counted.gets <= 25 * packs, "a few to begin with, then megabytes"
+        assert counted.gets <= 50 * packs, "a few to begin with, then megabytes; and what a busy machine hedges"
         assert counted.bytes <= 1.2 * size, "hardly anything twice"
 
 
