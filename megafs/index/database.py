@@ -29,7 +29,8 @@ PAGE_BYTES = 4096
 PAGE_CACHE_KIB, SIDE_CACHE_KIB = 65_536, 8_192
 OPENED = (
     "PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{}; PRAGMA busy_timeout=10000; "
-    "PRAGMA cache_spill=OFF"  # else a full disk would end the transaction in the middle of a request
+    # Cut when it begins anew: a WAL that stayed as long as it once was would be copied after every commit.
+    f"PRAGMA journal_size_limit={WAL_CHECKPOINT_BYTES // 4}"
 )
 PAGES_PER_ROW = 4  # a leaf of the table and of each index; chunk ids are random, so each may be a page of its own
 RESERVE_BYTES = 256 * 1024
@@ -65,7 +66,7 @@ def connect(
         # One plan a statement. Otherwise SQLite (built with STAT4) prepares every statement with a parameter in a range
         # or LIMIT anew for each execution: 13 µs instead of 2 for the extents of a read.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-        connection.execute(OPENED.format(cache_kib))
+        connection.execute(OPENED.format(cache_kib)).fetchall()  # read to the end: one that answers stops the rest
         connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - reads, so that a wrong key shows here
     except SICK as error:
         raise DamagedIndex(f"the index cannot be opened: {error}") from error
