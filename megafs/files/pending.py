@@ -5,10 +5,11 @@ brings is only what is still current. Owner: files.content, which moves runs thr
 ``refuse``.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from megafs.files.ranges import Buffer, Runs, Span, cover, gaps, gather, total, truncate
+from megafs.files.ranges import START, Buffer, Runs, Span, cover, gaps, gather, total, truncate
 from megafs.model import Ino
 
 
@@ -143,12 +144,13 @@ class Pending:
             node = self.nodes.get(part.ino)
             if node is None:
                 continue
-            mine = [span for span in node.flying if span.source is part]
+            # Thousands of small runs of one file may be flying: what is left of this one is where it was.
+            low = bisect_left(node.flying, part.start, key=START)
+            high = bisect_left(node.flying, part.stop, lo=low, key=START)
+            there = node.flying[low:high]
+            mine = [span for span in there if span.source is part]
             if mine:
-                if len(mine) == len(node.flying):
-                    node.flying = []
-                else:
-                    node.flying = [span for span in node.flying if span.source is not part]
+                node.flying[low:high] = [span for span in there if span.source is not part]
                 current.append((part, mine))
             self._drop_if_empty(part.ino, node)
         return current
