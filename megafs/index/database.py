@@ -323,8 +323,7 @@ class Database:
         if self._bulk_copied:
             self._bulk_copied = self._checkpoint(self.connection) is None
 
-    _bulk_copied = False
-    _wal_pages = 0  # as of the last commit; the file never becomes shorter
+    _bulk_copied, _wal_pages = False, 0  # the latter as of the last commit; the file may be longer
 
     def _note_wal(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._wal_pages = pages
