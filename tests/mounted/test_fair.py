@@ -38,14 +38,13 @@ def readable(self, fd):
 loop.Pace.readable = readable
 loop.Pace.turn_is_over = lambda self: False
 """
-SHIPS_IN_THE_LOOP = """
-import time, megafs.sync.ship as ship
-round = ship.Shipper._round
-async def blocking(self, nursery):
-    if self.packing.durable:
-        time.sleep(1.0)
-    await round(self, nursery)
-ship.Shipper._round = blocking
+PUTS_IN_THE_LOOP = """
+import time, megafs.sync.objects as objects
+put = objects.Objects.put
+async def blocking(self, *arguments):
+    time.sleep(0.7)
+    await put(self, *arguments)
+objects.Objects.put = blocking
 """
 
 
@@ -174,7 +173,7 @@ def make_backlog(vault: Vault) -> None:
         folder.with_name(f"{folder.name}-away").rename(folder)
 
 
-@pytest.mark.parametrize(("before", "starves"), [("", False), (SHIPS_IN_THE_LOOP, True)], ids=["as it is", "control"])
+@pytest.mark.parametrize(("before", "starves"), [("", False), (PUTS_IN_THE_LOOP, True)], ids=["as it is", "control"])
 def test_the_background_does_not_starve_requests(scratch: Path, before: str, starves: bool) -> None:
     with drive(scratch / f"prompt{starves}", before) as vault:
         quiet = latencies(vault.mountpoint / "quiet", lambda passed_s: passed_s < ALONE_S)
