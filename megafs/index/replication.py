@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import apsw
 
-from megafs.config import CHECKPOINT_PART_BYTES, NAME_BYTES
+from megafs.config import CHECKPOINT_PART_BYTES
 from megafs.errors import Corrupt
-from megafs.index.schema import REPLICATED
+from megafs.index.schema import COLUMNS, REPLICATED
 
 INTEGER_KEY = struct.Struct(">Q")  # big endian, so that bytes sort as the numbers do; ids are never negative
 KEY_STOP = b"\xff" * 32  # above every key: blob keys have 16 bytes, text keys are UTF-8 without 0xff
-NAME_COLUMN = 2  # of dirent
 ROW_OVERHEAD_BYTES = 16  # beside the values: op, flags, and a type byte for each column, roughly
 
 
@@ -88,27 +87,17 @@ def count(connection: apsw.Connection, changeset: bytes) -> int:
     return found
 
 
-def check_names(changeset: bytes) -> None:
-    """Of a changeset from hosts: no name in it is one that no device of ours can have given. A device that was let in
-    may be evil; what lists or copies a directory must not leave it. Raises Corrupt."""
-    if b"dirent" not in changeset:
-        return
+def set_values(changeset: bytes) -> Iterator[tuple[str, object, dict[str, object]]]:
+    """(table, id of an existing row, column by column what it is set to) of each change to a replicated table that sets
+    something. Raises Corrupt."""
     try:
         for change in apsw.Changeset.iter(changeset):
-            name = change.new[NAME_COLUMN] if change.name == "dirent" and change.new is not None else apsw.no_change
-            if name is not apsw.no_change and not _is_name(name):
-                raise Corrupt("changeset: a name that no file can have")
-    except (apsw.Error, UnicodeDecodeError, IndexError) as error:
+            if change.new is not None and change.name in COLUMNS:
+                pairs = zip(COLUMNS[change.name], change.new, strict=True)
+                values = {name: value for name, value in pairs if value is not apsw.no_change}
+                yield change.name, change.old[0] if change.old is not None else None, values
+    except (apsw.Error, UnicodeDecodeError, ValueError) as error:  # the last of a table with other columns
         raise Corrupt(f"changeset: {type(error).__name__}") from error
-
-
-def _is_name(name: object) -> bool:
-    return (
-        isinstance(name, bytes)
-        and 0 < len(name) <= NAME_BYTES
-        and name not in (b".", b"..")
-        and not {ord("/"), 0}.intersection(name)
-    )
 
 
 def _columns(connection: apsw.Connection, table: str) -> int:

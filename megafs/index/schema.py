@@ -9,6 +9,7 @@ A new table of this device is added here and made when an index without it is op
 older program as well. Whatever else changes is a new VERSION.
 """
 
+import re
 from collections.abc import Collection
 
 VERSION = 1  # carried by every commit and checkpoint; a migration is a commit of its own, followed by a checkpoint
@@ -109,6 +110,11 @@ REPLICATED = {
         key TEXT PRIMARY KEY NOT NULL, -- vault-wide: 'copies', 'k', 'm', 'created_s', 'device.N', 'boot.HOST', …
         value BLOB NOT NULL
     """,
+}
+
+# Of the replicated tables: columns in their order, and the type of each.
+COLUMNS = {
+    table: dict(re.findall(r"^\s+(\w+) (INTEGER|BLOB|TEXT|REAL)\b", text, re.M)) for table, text in REPLICATED.items()
 }
 
 INDICES = (

@@ -25,6 +25,7 @@ from megafs.model import COUNTER_BITS, DeviceId, HostId, Kind, PackNumber
 from megafs.sync import aside, stream
 from megafs.sync.checkpoint import EPOCH as CHECKPOINT_EPOCH
 from megafs.sync.objects import Objects
+from megafs.sync.rowrules import check_rows
 from megafs.sync.statements import (
     NOTHING,
     CheckpointList,
@@ -128,7 +129,7 @@ async def _apply_checkpoint(
 
     for start in range(0, len(listed.parts), WINDOW):
         for part, changeset in await together(listed.parts[start : start + WINDOW], fetch):
-            replication.check_names(changeset)
+            check_rows(database, changeset)
             with database.unlogged() as connection:
                 replication.apply(connection, changeset, part.rows)
             database.commit(0)
@@ -199,7 +200,7 @@ def _apply_commit(database: Database, commit: Commit, done: Rebuilt, note: Calla
         raise RolledBack(f"commit {header.seq} of device {header.device} does not follow the one before it")
     if header.schema != VERSION:
         raise Corrupt(f"commit: schema {header.schema}, this program reads {VERSION}")
-    replication.check_names(commit.changeset)
+    check_rows(database, commit.changeset)
     with database.unlogged() as connection:
         replication.apply(connection, commit.changeset, header.changes)
     Ledger(database.connection).log_applied(commit.changeset, header.seq)
