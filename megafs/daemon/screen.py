@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 
+import trio
 from jeepney import (  # type: ignore[import-untyped]
     DBusAddress,
     HeaderFields,
@@ -27,30 +28,42 @@ from jeepney.wrappers import DBusErrorResponse  # type: ignore[import-untyped]
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 60.0  # between two looks for a logind that is not there
 LOGIND, SESSION = "org.freedesktop.login1", "org.freedesktop.login1.Session"
 
 
 async def watch(locked: Callable[[], None]) -> None:
-    """Call ``locked`` whenever it happens; never returns but where there is no bus, which is said once."""
+    """Call ``locked`` whenever it happens; never returns. Without logind, or when it goes, that is said once, and it is
+    looked for again: a mount may come before the desktop."""
+    told = False
+    while True:
+        try:
+            await _listen(locked)
+        except* (OSError, DBusErrorResponse):
+            if not told:
+                log.warning("the vault is not locked with the screen: no logind answers; it is looked for again")
+            told = True
+        await trio.sleep(AGAIN_S)
+
+
+async def _listen(locked: Callable[[], None]) -> None:
+    """Until the bus ends."""
     rules = (
         MatchRule(type="signal", sender=LOGIND, interface=SESSION, member="Lock"),
         MatchRule(
             type="signal", sender=LOGIND, interface="org.freedesktop.DBus.Properties", member="PropertiesChanged"
         ),
     )
-    try:
-        # Two connections: signals are taken as they come, and what we ask is answered on the other one.
-        async with open_dbus_router(bus="SYSTEM") as router, await open_dbus_connection(bus="SYSTEM") as signals:
-            owner = (await Proxy(message_bus, router).GetNameOwner(LOGIND))[0]
-            for rule in rules:
-                await signals.send(message_bus.AddMatch(rule))
-            while True:
-                signal = await signals.receive()
-                if comes_from(signal, owner) and says_locked(signal) and await is_ours(router, signal):
-                    log.info("the screen was locked")
-                    locked()
-    except* (OSError, DBusErrorResponse):
-        log.warning("the vault is not locked with the screen: no logind answers")
+    # Two connections: signals are taken as they come, and what we ask is answered on the other one.
+    async with open_dbus_router(bus="SYSTEM") as router, await open_dbus_connection(bus="SYSTEM") as signals:
+        owner = (await Proxy(message_bus, router).GetNameOwner(LOGIND))[0]
+        for rule in rules:
+            await signals.send(message_bus.AddMatch(rule))
+        while True:
+            signal = await signals.receive()
+            if comes_from(signal, owner) and says_locked(signal) and await is_ours(router, signal):
+                log.info("the screen was locked")
+                locked()
 
 
 def comes_from(signal: Message, owner: str) -> bool:

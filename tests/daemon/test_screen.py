@@ -173,7 +173,26 @@ def test_a_mount_locks_with_the_screen(bus, drives, folders):
     drive.unmount()
 
 
-async def test_without_a_bus_it_says_so(monkeypatch, caplog, tmp_path):
+async def test_without_a_bus_it_says_so_once(monkeypatch, caplog, tmp_path, autojump_clock):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
-    await screen.watch(lambda: None)
-    assert "no logind answers" in caplog.text
+    with trio.move_on_after(10 * screen.AGAIN_S):
+        await screen.watch(lambda: None)
+    assert caplog.text.count("no logind answers") == 1
+
+
+async def test_a_logind_that_comes_later_is_heard(bus, monkeypatch, caplog):
+    monkeypatch.setattr(screen, "AGAIN_S", 0.05)
+    async with trio.open_nursery() as nursery:
+        heard_it = trio.Event()
+        nursery.start_soon(screen.watch, heard_it.set)
+        with trio.fail_after(10):
+            while "no logind answers" not in caplog.text:
+                await trio.sleep(0.01)
+        logind = await trio.to_thread.run_sync(Logind, bus)
+        await subscribed(bus)
+        logind.tell(MINE, screen.SESSION, "Lock")
+        await trio.to_thread.run_sync(logind.serve, 1)
+        with trio.fail_after(10):
+            await heard_it.wait()
+        nursery.cancel_scope.cancel()
+    logind.close()
