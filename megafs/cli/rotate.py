@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from megafs.cli import passphrase, places, recovery, terminal
+from megafs.cli import mounts, passphrase, places, recovery, terminal
 from megafs.cli.options import Name, PassphraseCommand, PassphraseFile, RecoveryKeyFiles, StateDir
 from megafs.config import VaultPaths
-from megafs.errors import Incomplete, Usage
+from megafs.errors import Busy, Incomplete, Usage
 
 Deep = Annotated[
     bool,
@@ -41,6 +41,9 @@ def begin(
     """Rotate and tell what is left to do."""
     if not recovery_key_file:
         raise Usage("a new epoch needs the recovery key: --recovery-key-file F")
+    there = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
+    if there is not None:
+        raise Busy(f"{paths.root.name} is mounted: megafs unmount {there.mountpoint}, then this again, then mount it")
     key = recovery.key(recovery_key_file)
     opened = source.unlock(paths)
 

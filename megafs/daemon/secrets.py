@@ -17,7 +17,7 @@ from megafs.hosts import HostSecrets
 from megafs.hosts.secretfile import Table, all_secrets, store_secrets, stored_secrets, table_from, table_text
 from megafs.hosts.url import checked_url
 from megafs.model import GivenSecrets, Kind
-from megafs.slotfile import write_private
+from megafs.slotfile import replace_private, write_private
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,11 @@ def keep_locked(paths: VaultPaths, given: GivenSecrets) -> None:
 
 
 def seal_up(paths: VaultPaths, keyring: Keyring) -> None:
-    """Blocks. What was given while the vault was locked is sealed; the plain file goes. Raises Usage."""
-    given = all_secrets(paths.secrets)
-    if given:
-        _seal(paths, keyring, {**_sealed(paths, keyring), **given})
+    """Blocks. What was given while the vault was locked is sealed, and what is sealed in a former epoch is sealed anew;
+    the plain file goes. Raises Usage."""
+    given, kept = all_secrets(paths.secrets), _sealed(paths, keyring)
+    if given or (kept and not _is_new(paths, keyring)):
+        _seal(paths, keyring, {**kept, **given})
     paths.secrets.unlink(missing_ok=True)
 
 
@@ -73,7 +74,16 @@ def forget(paths: VaultPaths, keyring: Keyring, url: str) -> None:
 
 
 def _seal(paths: VaultPaths, keyring: Keyring, table: Table) -> None:
-    write_private(paths.sealed_secrets, keyring.seal(Kind.SECRETS, [], table_text(table).encode()))
+    write = replace_private if paths.sealed_secrets.exists() else write_private
+    write(paths.sealed_secrets, keyring.seal(Kind.SECRETS, [], table_text(table).encode()))
+
+
+def _is_new(paths: VaultPaths, keyring: Keyring) -> bool:
+    try:
+        keyring.open(Kind.SECRETS, [], paths.sealed_secrets.read_bytes(), epoch=keyring.epoch)
+    except Unauthentic:
+        return False
+    return True
 
 
 def _sealed(paths: VaultPaths, keyring: Keyring) -> Table:

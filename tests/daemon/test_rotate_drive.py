@@ -59,7 +59,7 @@ def everything(drive):
 
 
 def test_rotate_then_the_words_and_a_ticket_and_deep(drive, drives):
-    assert "in use" in rotate(drive, status=5).stderr, "it is mounted"
+    assert f"megafs unmount {drive.mountpoint}, then this again" in rotate(drive, status=5).stderr
     drive.unmount()
     assert "--recovery-key-file" in drive.run("rotate", "v", "--passphrase-file", drive.phrase, status=2).stderr
     told = rotate(drive, "--deep").stderr

@@ -16,6 +16,19 @@ def place(tmp_path):
     return VaultPaths(root=tmp_path), Keyring.create(b"r" * 32)
 
 
+def test_a_new_epoch_seals_them_anew_with_the_next_mount(place):
+    """Who has the secrets of former epochs and this disk afterwards has not these."""
+    paths, keyring = place
+    secrets.keep(paths, paths.root, keyring, GIVEN)
+    rotated = keyring.rotated()
+    secrets.seal_up(paths, rotated)
+    assert secrets.read(paths, rotated, S3) == {"secret_key": "hunter2-of-s3"}
+    assert secrets.read(paths, keyring, S3) == {}
+    before = paths.sealed_secrets.read_bytes()
+    secrets.seal_up(paths, rotated)
+    assert paths.sealed_secrets.read_bytes() == before, "once is enough"
+
+
 def everything(paths):
     return b"".join(path.read_bytes() for path in paths.root.iterdir())
 
