@@ -3,13 +3,17 @@
 The attacker knows both keys, picks the salt, and solves one block of ciphertext so that the tag holds under both.
 """
 
+from dataclasses import replace
+
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from megafs.crypto.partial import ALGORITHM, open_range
+from megafs.crypto.passphrase import argon2id
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import NO_VAULT, context, expand, open_sealed
-from megafs.errors import Unauthentic
+from megafs.crypto.slot import Slot, SlotKey, SlotKind, open_slots, slot_file
+from megafs.errors import Unauthentic, WrongKey
 from megafs.model import Kind
 
 HERE = context(Kind.BOOT, 0, NO_VAULT)
@@ -40,9 +44,9 @@ def inverse(number):
     return power(number, 2**128 - 2)
 
 
-def secrets_of(key):
+def secrets_of(key, where=HERE):
     """What the attacker computes from a key: all that was derived, the mask of the tag, and the hash key H."""
-    derived = expand(key, ALGORITHM + SALT + HERE, 76)
+    derived = expand(key, ALGORITHM + SALT + where, 76)
     cipher, nonce = AESGCM(derived[:32]), derived[32:44]
     mask = int.from_bytes(cipher.encrypt(nonce, b"", None), "big")
     # The tag of 16 zero bytes of additional data is mask + length * H.
@@ -50,10 +54,10 @@ def secrets_of(key):
     return derived, mask, times(tag ^ mask, inverse(128 << 64))
 
 
-def two_faced(first, second):
+def two_faced(first, second, where=HERE):
     """Salt, commitment of ``first``, and 32 bytes of ciphertext whose tag holds under both keys."""
-    derived, mask, h = secrets_of(first)
-    _, other_mask, other_h = secrets_of(second)
+    derived, mask, h = secrets_of(first, where)
+    _, other_mask, other_h = secrets_of(second, where)
     length = 256  # of the ciphertext, in bits
     block = 7 << 90  # the first block is free
     wanted = mask ^ other_mask ^ times(length, h ^ other_h) ^ times(block, power(h, 3) ^ power(other_h, 3))
@@ -87,3 +91,20 @@ def test_as_a_boot_object():
     assert len(keys[0].open_boot(forged)) == 32
     with pytest.raises(Unauthentic):
         keys[1].open_boot(forged)
+
+
+def test_as_a_slot_file():
+    """A whole file, check sum and body right for the first key: to the holder of the second it is a wrong key. One
+    answer for half of all keys would make a guess worth half of all guesses."""
+    keys = [SlotKey(bytes([n]) * 32) for n in (1, 2)]
+    slot = Slot(kind=SlotKind.KEY, label="key")
+    wrapping = [slot.wrapping_key(key, argon2id) for key in keys]
+    forged = two_faced(*wrapping, slot.context())
+    for key in wrapping:
+        derived = secrets_of(key, slot.context())[0]
+        AESGCM(derived[:32]).decrypt(derived[32:44], forged[56:], None)  # the control: AES-GCM accepts under both
+    body_key = open_sealed(wrapping[0], slot.context(), forged)
+    file = slot_file([replace(slot, wrapped=forged)], body_key, b"the body")
+    assert open_slots(keys[0], file).body == b"the body"
+    with pytest.raises(WrongKey):
+        open_slots(keys[1], file)

@@ -1,4 +1,8 @@
-"""Published vectors: Wycheproof and C2SP for sealing (library and range reader), RFCs and NIST for what lies below."""
+"""Published vectors: Wycheproof and C2SP for sealing (library and range reader), RFCs and NIST for what lies below.
+
+Of Wycheproof there is what is typed in below: the package ``cryptography-vectors`` brings C2SP's vectors of chunked
+encryption, and RFCs and NIST for AES-GCM, HKDF, HMAC, Argon2id and Ed25519, but none of Wycheproof's files.
+"""
 
 import json
 import re
@@ -80,6 +84,11 @@ def by_ranges(reader, sealed, pieces):
         low, high = cover(total, start, stop)
         plain += reader(total_bytes=total, start=start, stop=stop, header=sealed[:56], part=sealed[low:high])
     return plain
+
+
+def test_the_package_brings_no_files_of_wycheproof():
+    """Fails once it does: then they are to be used here."""
+    assert not PUBLISHED.joinpath("wycheproof").is_dir()
 
 
 def test_there_are_vectors():

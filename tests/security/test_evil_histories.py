@@ -4,6 +4,7 @@ The rule: exactly the rows that the owner wrote, or a refusal; with one honest h
 A13-A15, A29, A30, A36, A37, A41, A47.)
 """
 
+import hashlib
 import os
 import shutil
 
@@ -348,44 +349,91 @@ async def test_a_fork_is_noticed_at_first_contact(tmp_path):
         await rig.attached_rows()
 
 
-async def test_salts_are_never_used_twice(tmp_path, monkeypatch):
-    """Every seal of two runs, a clone of the state among them, has a salt of its own: no key meets a nonce twice
-    (A23, A24, A28, A33)."""
-    salts = []
-    real = seal.seal
+async def two_lives(rig, monkeypatch, base, sealing=lambda rig, sealed, plain: sealed):
+    """(salts of every seal of a state and of a clone of it that write on, the two chunks of two equal files).
+    ``sealing`` changes how it is sealed."""
+    salts, real = [], seal.seal
 
     def noted(key, context, plain):
-        sealed = real(key, context, plain)
+        sealed = sealing(rig, real(key, context, plain), plain)
         salts.append(sealed[:24])
         return sealed
 
     monkeypatch.setattr("megafs.crypto.keys.seal", noted)
-    rig = Rig(tmp_path, 2)
     same = os.urandom(50_000)
     async with rig.running() as drive:
         inos = [await drive.write(name, same) for name in (b"one", b"two")]
-        await drive.sync()
+        await drive.engine.commits.durable_now()
         places = [drive.places(ino)[0] for ino in inos]
-        pack = rig.evil.picture()[drive.pack_name(rig, rig.specs[0].id, places[0])]
-    shutil.copytree(rig.paths.root, tmp_path / "clone")
-    for root in (rig.paths.root, tmp_path / "clone"):
+        chunks = [drive.engine.disk.read(place.pack, place.offset, place.sealed_bytes) for place in places]
+    shutil.copytree(rig.paths.root, base / "clone")
+    for root in (rig.paths.root, base / "clone"):
         rig.paths = type(rig.paths)(root=root)
         async with rig.running() as drive:
             await drive.write(b"three", same)
             await drive.engine.commits.durable_now()
-    assert len(salts) >= 8
-    assert len(set(salts)) == len(salts)
-    one, two = (pack[place.offset : place.offset + place.sealed_bytes] for place in places)
+    assert len(salts) >= 4
+    return salts, chunks
+
+
+def share(one, two):
+    """Whether there are 8 bytes that are in both."""
     windows = {one[at : at + 8] for at in range(len(one) - 8)}
-    assert not any(two[at : at + 8] in windows for at in range(len(two) - 8)), "equal files share no ciphertext"
+    return any(two[at : at + 8] in windows for at in range(len(two) - 8))
+
+
+async def test_salts_are_never_used_twice(tmp_path, monkeypatch):
+    """Every seal of two runs, a clone of the state among them, has a salt of its own: no key meets a nonce twice; and
+    equal files share no ciphertext (A23, A24, A28, A33)."""
+    salts, chunks = await two_lives(Rig(tmp_path, 1), monkeypatch, tmp_path)
+    assert len(set(salts)) == len(salts)
+    assert not share(*chunks)
+
+
+async def test_control_a_stored_counter_would_repeat(tmp_path, monkeypatch):
+    """A28: as Borg's did, when what was stored is brought back."""
+
+    def counted(rig, sealed, plain):
+        counter = rig.paths.root / "counter"
+        now = int(counter.read_text()) + 1 if counter.exists() else 0
+        counter.write_text(str(now))
+        return now.to_bytes(24, "big") + sealed[24:]
+
+    salts, _ = await two_lives(Rig(tmp_path, 1), monkeypatch, tmp_path, counted)
+    assert len(set(salts)) < len(salts)
+
+
+async def test_control_convergent_sealing_would_show_equal_files(tmp_path, monkeypatch):
+    """A33: who derives key and salt from content lets hosts find it again."""
+
+    def convergent(rig, sealed, plain):
+        return hashlib.shake_256(bytes(plain)).digest(len(sealed))
+
+    salts, chunks = await two_lives(Rig(tmp_path, 1), monkeypatch, tmp_path, convergent)
+    assert len(set(salts)) < len(salts)
+    assert share(*chunks)
+
+
+def common(rig):
+    """Names that are on more than one host."""
+    names = [set(puppet.picture()) for puppet in rig.puppets.values()]
+    assert all(len(each) > 5 for each in names)
+    return (names[0] & names[1]) | (names[0] & names[2]) | (names[1] & names[2])
 
 
 async def test_names_differ_from_host_to_host(tmp_path):
     """No name is on two hosts, and none is a function of content (A31, A47)."""
     rig, _ = await lived_in(tmp_path)
-    names = [set(puppet.picture()) for puppet in rig.puppets.values()]
-    assert all(len(each) > 5 for each in names)
-    assert not (names[0] & names[1]) | (names[0] & names[2]) | (names[1] & names[2])
+    assert not common(rig)
+
+
+async def test_control_one_name_key_would_link_hosts(tmp_path, monkeypatch):
+    """A47: names that say nothing of a host are the same everywhere."""
+    real = Keyring.object_name
+    nobody = bytes(16)
+    monkeypatch.setattr(Keyring, "object_name", lambda self, host, kind, ident: real(self, nobody, kind, ident))
+    rig, _ = await lived_in(tmp_path)
+    assert len(common(rig)) > 5
 
 
 async def test_the_index_file_with_changed_bytes_is_refused_or_whole(tmp_path):

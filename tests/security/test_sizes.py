@@ -7,6 +7,7 @@ was right. With ``coarse_sizes`` all three hold; the default says something abou
 """
 
 import itertools
+import math
 import os
 import random
 from collections import Counter
@@ -19,8 +20,9 @@ from megafs.packs.format import layout, sealed_bytes
 from tests.security import rig as rigs
 from tests.security.rig import Rig
 
-# Nothing ships before it is told to: how often it would while the test writes is a matter of time, not of size.
-FINE = replace(rigs.SETTINGS, compression=True, pack_idle_s=3600.0, pack_age_s=3600.0)
+# Nothing is committed or shipped before it is told to: how often it would be while the test writes is a matter of time,
+# not of size, and on a busy machine it was all that a classifier saw.
+FINE = replace(rigs.SETTINGS, compression=True, commit_s=60.0, pack_idle_s=3600.0, pack_age_s=3600.0)
 COARSE = replace(FINE, coarse_sizes=True)
 FEW, MANY = 2, 40
 WORDS = [b"the", b"quick", b"brown", b"fox", b"jumps", b"over", b"a", b"lazy", b"dog", b"\n"]
@@ -68,15 +70,16 @@ async def transcript(base, settings, files):
 
 def advantage(left, right):
     """Of the best classifier that knows how often each transcript comes from each world: half of the rounds teach it,
-    the other half are played. 0: a coin does as well, 1: it always knows."""
+    the other half are played. 0: a coin does as well, 1: it always knows. And the upper end of its 95 % interval."""
     half = len(left) // 2
-    taught = [Counter(world[:half]) for world in (left, right)]
-    won = 0.0
+    taught, won = [Counter(world[:half]) for world in (left, right)], []
     for side, world in enumerate((left, right)):
         for each in world[half:]:
             here, there = taught[side][each], taught[1 - side][each]
-            won += 0.5 if here == there else float(here > there)
-    return 2 * won / (len(left) + len(right) - 2 * half) - 1
+            won.append(0.0 if here == there else 1.0 if here > there else -1.0)
+    mean = sum(won) / len(won)
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in won) / len(won))
+    return mean, mean + 1.96 * deviation / math.sqrt(len(won))
 
 
 async def played(tmp_path, settings, worlds, rounds):
@@ -111,18 +114,19 @@ async def test_control_fine_sizes_tell_text_from_noise(tmp_path):
 @pytest.mark.parametrize("game", GAMES)
 async def test_games_at_length(tmp_path, game, request):
     rounds = request.config.getoption("--rounds") or MANY
-    for name, settings in (("fine", FINE), ("coarse", COARSE)):
-        left, right = await played(tmp_path / name, settings, GAMES[game], rounds)
-        won = advantage(left, right)
+    for name, settings, count in (("fine", FINE, min(MANY, rounds)), ("coarse", COARSE, rounds)):
+        left, right = await played(tmp_path / name, settings, GAMES[game], count)
+        won, most = advantage(left, right)
         kinds = len({*left}), len({*right}), len({*left} & {*right})
-        print(f"{game}, {name}: {2 * rounds} rounds, transcripts {kinds}, advantage {won:.3f}")
-        assert name == "fine" or won <= 0.0
+        print(f"{game}, {name}: {2 * count} trials, transcripts {kinds}, advantage {won:.3f}, at most {most:.3f}")
+        assert most < 0.05 if name == "coarse" else won > 0.5, "the control: where sizes are fine the game is won"
 
 
 def test_the_classifier_wins_where_there_is_something_to_see():
-    assert advantage([("a",)] * 10, [("b",)] * 10) == 1
-    assert advantage([("a",)] * 10, [("a",)] * 10) == 0
-    assert 0.3 < advantage([("a",), ("b",)] * 50, [("a",), ("a",)] * 50) < 0.7
+    assert advantage([("a",)] * 10, [("b",)] * 10) == (1, 1)
+    assert advantage([("a",)] * 10, [("a",)] * 10) == (0, 0)
+    won, most = advantage([("a",), ("b",)] * 50, [("a",), ("a",)] * 50)
+    assert 0.3 < won < most < 0.7
 
 
 # A35
