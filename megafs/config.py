@@ -21,6 +21,7 @@ CHECKPOINT_PART_BYTES = 4 * MIB
 DISK_RESERVE_BYTES = 64 * MIB  # of the state directory's disk: below, nothing is accepted, so that commits still fit
 CACHE_STALL_S = 10.0  # a full cache waits this long for hosts to take something, then says ENOSPC
 CONTROL_LINE_BYTES = 1 * MIB
+OPENED_BYTES = 1 * MIB  # an opened slot file on its way to the daemon
 CONTROL_CLIENTS = 16  # connections served at once; more wait
 CONTROL_REQUEST_S = 10.0  # a client that connects says within this time what it wants
 CONTROL_SEND_S = 30.0  # and takes each line of the answer within this time

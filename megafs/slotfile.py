@@ -26,6 +26,7 @@ from megafs.crypto.slot import (
     with_slots,
 )
 from megafs.errors import Usage
+from megafs.wiping import own
 
 PASSPHRASE, KEY, RECOVERY, KEYRING = (
     "passphrase",
@@ -73,8 +74,11 @@ def put_slot(paths: VaultPaths, opened: Opened, label: str, secret: Secret, cost
 
 def put_recovery(paths: VaultPaths, key: bytes, recovery: RecoveryKey) -> None:
     """The slot of the recovery key, by who has the body key. Raises DamagedSlot if the file was made anew meanwhile."""
-    data = read(paths)
-    put_slot(paths, Opened(body=body_of(data, key), key=key), RECOVERY, recovery)
+    opened = Opened(body=body_of(read(paths), key), key=own(key))
+    try:
+        put_slot(paths, opened, RECOVERY, recovery)
+    finally:
+        opened.forget()
 
 
 def remove_slot(paths: VaultPaths, opened: Opened, label: str) -> None:

@@ -1,6 +1,7 @@
 """The daemon's process: ``python -m megafs.cli.background`` started by ``megafs mount``, with nothing secret on view.
 
-stdin brings one Order (what to mount, the opened slot) and is closed; stdout takes one line back, "ready" or a Failure;
+stdin brings one Order (what to mount) as a line, then the opened slot as raw bytes, and is closed; stdout takes one
+line back, "ready" or a Failure;
 stderr is a file in the vault's log directory, for what Python itself says when it dies. ``start`` is the other end: it
 returns when the mount answers and raises the daemon's own error if it does not.
 """
@@ -21,7 +22,7 @@ from typing import IO
 from megafs import canonical
 from megafs.cli import logs
 from megafs.cli.outcome import one_error
-from megafs.config import MOUNT_READY_S, MountOptions, VaultPaths
+from megafs.config import MOUNT_READY_S, OPENED_BYTES, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
 from megafs.crypto.opened import Opened
 from megafs.errors import MegaFSError, NotMounted
@@ -37,13 +38,12 @@ class Order:
 
     root: bytes
     mountpoint: bytes
-    opened: Opened
     options: MountOptions
 
 
 def start(paths: VaultPaths, mountpoint: Path, opened: Opened, options: MountOptions) -> None:
     """Start a daemon that outlives us; return when its mount answers. Raises what the daemon raised."""
-    order = Order(root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), opened=opened, options=options)
+    order = Order(root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), options=options)
     paths.log.mkdir(mode=0o700, exist_ok=True)
     died = os.open(paths.log / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -65,7 +65,7 @@ def start(paths: VaultPaths, mountpoint: Path, opened: Opened, options: MountOpt
             suppress(BrokenPipeError),
             process.stdin as to_daemon,
         ):  # it died at once; then it has nothing to say either
-            to_daemon.write(canonical.encode(order))
+            to_daemon.write(canonical.encode(order) + b"\n" + opened.packed())
         told = _first_line(process.stdout, MOUNT_READY_S)
     except BaseException:
         process.terminate()  # ours, and asked to end in order; also when the user interrupts the wait
@@ -85,14 +85,28 @@ def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
     return pipe.readline().removesuffix(b"\n")
 
 
-def serve(order: Order, report: Callable[[bytes], None], *, run: Callable[..., None]) -> int:
+def ordered(descriptor: int) -> tuple[Order, Opened]:
+    """What ``start`` wrote; no buffer keeps a copy of it."""
+    text = bytearray(canonical.STATEMENT_BYTES + OPENED_BYTES)
+    with open(descriptor, "rb", buffering=0, closefd=False) as file, memoryview(text) as view:
+        size = 0
+        while part := file.readinto(view[size:]):
+            size += part
+        end = text.index(b"\n")
+        try:
+            return canonical.parse(Order, view[:end]), Opened.unpacked(view[end + 1 : size])
+        finally:
+            view[:] = bytes(len(view))
+
+
+def serve(order: Order, opened: Opened, report: Callable[[bytes], None], *, run: Callable[..., None]) -> int:
     """Run the daemon as ordered and report how it started; the process's exit status."""
     paths = VaultPaths(root=Path(os.fsdecode(order.root)))
     try:
         with one_error():
             run(
                 paths,
-                opened=order.opened,
+                opened=opened,
                 mountpoint=Path(os.fsdecode(order.mountpoint)),
                 options=order.options,
                 ready=lambda: report(READY + b"\n"),
@@ -108,7 +122,7 @@ def main() -> int:
     """Entry of the daemon's process."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
-    order = canonical.parse(Order, sys.stdin.buffer.read())
+    order, opened = ordered(0)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     logs.start(VaultPaths(root=Path(os.fsdecode(order.root))).log, to_stderr=False, journal=False)
@@ -121,7 +135,7 @@ def main() -> int:
 
     from megafs import daemon
 
-    return serve(order, report, run=daemon.run)
+    return serve(order, opened, report, run=daemon.run)
 
 
 if __name__ == "__main__":

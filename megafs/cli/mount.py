@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,18 +83,26 @@ def run(
     mountpoint = usable_mountpoint(directory, paths)
     if allow_other and os.geteuid() != 0 and not others_allowed(FUSE_SETTINGS):
         raise NotMounted(f"--allow-other needs a line user_allow_other in {FUSE_SETTINGS}")
-    opened = source.unlock(paths)
-    if remember:
-        passphrase.remember(paths, opened)
+    unlock = partial(unlocked, source, paths, remember)
     if foreground:
-        stay(paths, mountpoint, opened, options)
+        from megafs.cli import apart
+
+        stay(paths, mountpoint, apart.opened_by(unlock), options)
         return
 
     from megafs.cli import background
 
-    background.start(paths, mountpoint, opened, options)
+    background.start(paths, mountpoint, unlock(), options)
     os.statvfs(mountpoint)  # ready means that it answers
     terminal.note(f"{name} is mounted on {mountpoint}")
+
+
+def unlocked(source: passphrase.Source, paths: VaultPaths, remember: bool) -> "Opened":
+    """The opened slot file."""
+    opened = source.unlock(paths)
+    if remember:
+        passphrase.remember(paths, opened)
+    return opened
 
 
 def checked_durability(text: str) -> str:

@@ -3,11 +3,13 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from megafs import config
 from megafs.control.address import PEER_OPTION, peer, reachable
 from megafs.control.messages import Failure, Message, Progress, Request, error_of, line, message
+from megafs.crypto.opened import Opened
 from megafs.errors import Corrupt, MegaFSError, NotMounted
 
 
@@ -17,7 +19,11 @@ def ask(directory: Path, request: Request, progress: Callable[[Progress], None] 
     Raises NotMounted if no daemon listens.
     """
     with _connected(directory) as connection:
-        connection.sendall(line(request))
+        if request.opened.body:
+            packed = request.opened.packed()
+            connection.sendall(line(replace(request, opened=Opened(body=b""), opened_bytes=len(packed))) + packed)
+        else:
+            connection.sendall(line(request))
         for text in _lines(connection):
             told = message(text)
             if isinstance(told, Failure):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from megafs import canonical, errors
-from megafs.config import CONTROL_LINE_BYTES
+from megafs.config import CONTROL_LINE_BYTES, OPENED_BYTES
 from megafs.control.scrubbed import Scrubbed
 from megafs.crypto.opened import Opened
 from megafs.errors import Corrupt, MegaFSError
@@ -58,7 +58,8 @@ class Request:
     words: str = field(default="", repr=False)  # of boots, rekey, retire: the 24 that hold now, or held
     new_words: str = field(default="", repr=False)  # of rekey and retire
     ino: int = 0  # of pin, unpin, fetch: which inode
-    opened: Opened = field(default_factory=lambda: Opened(body=b""))  # of unlock: the slot file, opened by who asks
+    opened: Opened = field(default_factory=lambda: Opened(body=b""))  # of unlock: the slot file, opened by who asks;
+    opened_bytes: Annotated[int, canonical.Between(0, OPENED_BYTES)] = 0  # not in the line, so many bytes follow it
     acknowledge: tuple[int, ...] = ()  # of alarms: the numbers of those that their owner has read
 
 

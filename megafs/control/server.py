@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -17,7 +18,9 @@ import trio
 from megafs import config
 from megafs.control.address import PEER_OPTION, SOCKET_NAME, peer, reachable
 from megafs.control.messages import Message, Progress, Request, failure, line, message
+from megafs.crypto.opened import Opened
 from megafs.errors import Corrupt, Locked, MegaFSError, Usage
+from megafs.wiping import wipe
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +111,8 @@ async def _serve(
 async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler], ended: Callable[[], trio.Event]) -> None:
     try:
         with trio.fail_after(config.CONTROL_REQUEST_S):
-            asked = message(await _request_line(stream))
-        if not isinstance(asked, Request) or asked.call not in handlers:
+            asked = await _request(stream)
+        if asked.call not in handlers:
             raise Usage("the running daemon does not know this call: unmount and mount again after an upgrade")
     except (Corrupt, Usage) as error:
         await _send(stream, failure(error))
@@ -134,17 +137,33 @@ async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler], en
         await _send(stream, failure(Locked("the vault was locked meanwhile; megafs unlock opens it")))
 
 
-async def _request_line(stream: trio.SocketStream) -> bytes:
-    """Up to and without the first newline; Corrupt if it does not come within CONTROL_LINE_BYTES or more follows."""
+async def _request(stream: trio.SocketStream) -> Request:
+    """One line, then as many bytes of an opened slot file as it says. Corrupt if less, more or something else comes."""
     text = bytearray()
-    while len(text) <= config.CONTROL_LINE_BYTES:
-        part = await stream.receive_some(65_536)
-        if not part:
-            break
-        text += part
-        if text.endswith(b"\n"):
-            return bytes(text[:-1])
-    raise Corrupt("control: a request that is not one line")
+    try:
+        while (end := text.find(b"\n")) < 0:
+            if not await _receive(stream, text) or len(text) > config.CONTROL_LINE_BYTES:
+                raise Corrupt("control: a request that is not one line")
+        asked = message(bytes(text[:end]))
+        if not isinstance(asked, Request):
+            raise Usage("this is not a request")
+        while len(text) - end - 1 < asked.opened_bytes:
+            if not await _receive(stream, text):
+                break
+        if len(text) - end - 1 != asked.opened_bytes:
+            raise Corrupt("control: a request that is not as long as it says")
+        with memoryview(text) as view:
+            return replace(asked, opened=Opened.unpacked(view[end + 1 :])) if asked.opened_bytes else asked
+    finally:
+        text[:] = bytes(len(text))
+
+
+async def _receive(stream: trio.SocketStream, text: bytearray) -> bool:
+    """More of it, of which no copy stays; False at the end."""
+    part = await stream.receive_some(65_536)
+    text += part
+    wipe(part)
+    return bool(part)
 
 
 async def _cancel_at(end: trio.Event, scope: trio.CancelScope) -> None:

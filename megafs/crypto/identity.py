@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from megafs.canonical import LATER, Size, encode
 from megafs.crypto.keys import Keyring
-from megafs.crypto.opened import wipe
-from megafs.crypto.seal import KEY_BYTES, Random, same
+from megafs.crypto.seal import Random, same
 from megafs.errors import Unauthentic
 from megafs.model import Bytes, VaultId
+from megafs.wiping import KEY_BYTES, wipe
 
 PublicKey = Annotated[bytes, Size(32)]
 Signature = Annotated[bytes, Size(64)]

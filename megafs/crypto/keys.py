@@ -16,7 +16,6 @@ import struct
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import sha256
 from hmac import digest as hmac_digest
 from os import urandom
@@ -24,10 +23,10 @@ from types import MappingProxyType
 from typing import Annotated, Self
 
 from megafs.canonical import Between, Size
-from megafs.crypto.opened import wipe
-from megafs.crypto.seal import KEY_BYTES, Random, context, digest, expand, open_sealed, same, seal
+from megafs.crypto.seal import Random, context, digest, expand, open_sealed, same, seal
 from megafs.errors import Corrupt, Unauthentic
 from megafs.model import Bytes, ChunkId, ChunkPlace, DeviceId, HostId, Kind, PackId, VaultId
+from megafs.wiping import KEY_BYTES, own, wipe
 
 FIRST_EPOCH = 1
 CHUNK_FIELDS = struct.Struct(">IB")  # plain bytes, codec
@@ -68,7 +67,7 @@ class EpochKeys:
 class Keyring:
     """Seals and opens for one vault. Immutable, so threads may share it."""
 
-    __slots__ = ("_keys", "_name_key", "epoch", "secrets", "vault")
+    __slots__ = ("_keys", "_name_keys", "_names", "epoch", "secrets", "vault")
 
     def __init__(self, *, vault: VaultId, secrets: Mapping[int, bytes]) -> None:
         if FIRST_EPOCH not in secrets or any(len(secret) != KEY_BYTES for secret in secrets.values()):
@@ -77,8 +76,8 @@ class Keyring:
         self.secrets = MappingProxyType(dict(secrets))
         self.epoch = max(secrets)  # the newest: what is sealed now is sealed in it
         self._keys = {epoch: EpochKeys.of(secret) for epoch, secret in secrets.items()}
-        names = _subkey(secrets[FIRST_EPOCH], "name")
-        self._name_key = lru_cache(maxsize=256)(lambda host: expand(names, host))
+        self._names = _subkey(secrets[FIRST_EPOCH], "name")
+        self._name_keys: dict[HostId, bytes] = {}
 
     @classmethod
     def create(cls, root_public: bytes, random: Random = urandom) -> Self:
@@ -98,15 +97,18 @@ class Keyring:
         entries = (EpochSecret(epoch=epoch, secret=self.secrets[epoch]) for epoch in sorted(self.secrets))
         return KeyringFields(vault=self.vault, secrets=tuple(entries))
 
+    def keys(self) -> list[bytes]:
+        """Copies of every key here that opens something, for who looks for what is left of them."""
+        derived = (key for keys in self._keys.values() for key in (keys.meta, keys.chunk))
+        return [own(key) for key in (*self.secrets.values(), *derived)]
+
     def forget(self) -> None:
         """Let go of every secret, whoever still refers to this keyring; it opens nothing any more."""
         for keys in self._keys.values():
             wipe(keys.meta, keys.chunk)
-        wipe(*self.secrets.values())
-        self._keys = {}
+        wipe(*self.secrets.values(), self._names, *self._name_keys.values())
+        self._keys, self._names, self._name_keys = {}, b"", {}
         self.secrets = MappingProxyType({})
-        self._name_key.cache_clear()
-        self._name_key = lru_cache(maxsize=1)(lambda host: b"")
 
     def rotated(self, random: Random = urandom) -> "Keyring":
         """This keyring with a new epoch."""
@@ -163,7 +165,10 @@ class Keyring:
 
     def object_name(self, host: HostId, kind: Kind, ident: bytes) -> str:
         """What the object is called on this host: 32 characters that say nothing and differ from host to host."""
-        return object_name(self._name_key(host), kind, ident)
+        key = self._name_keys.get(host)
+        if key is None:
+            key = self._name_keys[host] = expand(self._names, host)
+        return object_name(key, kind, ident)
 
     def index_key(self, device: DeviceId, epoch: int | None = None) -> bytes:
         """The key of a device's index: of the newest epoch, or of ``epoch`` to open one not yet re-keyed."""

@@ -1,20 +1,13 @@
 """Secrets on their way from an opened slot file to whoever works with them, and how they end.
 
-Imports nothing heavy: the messages between the command line and the daemon name ``Opened``.
+Between processes they travel as raw bytes behind a line of JSON, never inside it: text that is parsed leaves copies of
+its parts all over the memory. Imports nothing heavy: the messages between command line and daemon name ``Opened``.
 """
 
-import ctypes
 from dataclasses import dataclass, field
+from typing import Self
 
-SECRET_BYTES = 32
-
-
-def wipe(*secrets: bytes) -> None:
-    """Overwrite the bytes of objects that nobody will use again. As far as CPython allows: a copy that something else
-    made (a conversion, a slice, a library) is not reached."""
-    for secret in secrets:
-        if len(secret) >= SECRET_BYTES:  # shorter ones may be shared constants
-            ctypes.memset(id(secret) + bytes.__basicsize__ - 1, 0, len(secret))
+from megafs.wiping import KEY_BYTES, wipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +17,15 @@ class Opened:
     body: bytes = field(repr=False)
     key: bytes = field(default=b"", repr=False)  # that seals the body; empty: format 1, which has none
     label: str = ""  # of the slot that opened
+
+    def packed(self) -> bytes:
+        """For the daemon's process: the key, then the body."""
+        assert len(self.key) == KEY_BYTES, "a slot file that was unlocked is of a format that has one"
+        return self.key + self.body
+
+    @classmethod
+    def unpacked(cls, packed: memoryview) -> Self:
+        return cls(key=bytes(packed[:KEY_BYTES]), body=bytes(packed[KEY_BYTES:]))
 
     def forget(self) -> None:
         """Let go of the secrets, whoever still refers to this."""

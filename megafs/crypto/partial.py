@@ -8,9 +8,10 @@ bytes: where that matters check the fetched bytes by ``crypto.merkle`` first, as
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from megafs.crypto.seal import HEADER_BYTES, KEY_BYTES, SEGMENT_BYTES, TAG_BYTES, expand, same
+from megafs.crypto.seal import HEADER_BYTES, SEGMENT_BYTES, TAG_BYTES, expand, same
 from megafs.errors import Unauthentic
 from megafs.model import Bytes
+from megafs.wiping import KEY_BYTES
 
 SALT_BYTES = 24
 NONCE_BYTES = 12

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from megafs.crypto.seal import KEY_BYTES
 from megafs.errors import MegaFSError, Usage
+from megafs.wiping import KEY_BYTES
 
 SALT_BYTES = 16
 PASSPHRASE_BYTES = 4096

@@ -13,9 +13,10 @@ from os import urandom
 from typing import Self
 
 from megafs.crypto.keys import object_name
-from megafs.crypto.seal import KEY_BYTES, NO_VAULT, Random, context, digest, expand, open_sealed, seal
+from megafs.crypto.seal import NO_VAULT, Random, context, digest, expand, open_sealed, seal
 from megafs.errors import WrongKey
 from megafs.model import Bytes, Kind
+from megafs.wiping import KEY_BYTES
 
 WORDS = tuple(files("megafs.crypto").joinpath("words.txt").read_text("ascii").split())
 assert len(WORDS) == 2048

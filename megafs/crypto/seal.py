@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from megafs.errors import Unauthentic
 from megafs.model import Bytes, Kind, VaultId
+from megafs.wiping import KEY_BYTES
 
 FORMAT = b"MegaFS/1"
-KEY_BYTES = 32
 HEADER_BYTES = 56
 SEGMENT_BYTES = 16 * 1024
 TAG_BYTES = 16

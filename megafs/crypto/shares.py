@@ -16,8 +16,9 @@ from shamir_mnemonic import (  # type: ignore[import-untyped]
 )
 
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.seal import KEY_BYTES, same
+from megafs.crypto.seal import same
 from megafs.errors import Usage, WrongKey
+from megafs.wiping import KEY_BYTES
 
 SHARE_WORDS = 33  # of 10 bits: who belongs together, which, 256 bits, a checksum
 SHARES_MOST = 16

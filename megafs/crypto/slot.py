@@ -34,9 +34,10 @@ from typing import Self
 from megafs.crypto.opened import Opened
 from megafs.crypto.passphrase import LIMITS, SALT_BYTES, Cost, Derive, Limits, argon2id, passphrase_bytes
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.seal import KEY_BYTES, NO_VAULT, Random, context, digest, expand, open_sealed, same, seal
+from megafs.crypto.seal import NO_VAULT, Random, context, digest, expand, open_sealed, same, seal
 from megafs.errors import DamagedSlot, Unauthentic, Usage, WrongKey
 from megafs.model import Bytes, Kind
+from megafs.wiping import KEY_BYTES, wipe
 
 MAGIC, FORMER_MAGIC = b"MegaFSs2", b"MegaFSs1"
 FORMER = struct.Struct(">8sIIB16s")  # magic, memory in KiB, iterations, lanes, salt
@@ -203,7 +204,11 @@ def with_body(data: Bytes, key: bytes, body: Bytes) -> bytes:
 def with_slots(data: Bytes, opened: Opened, slots: Sequence[Slot]) -> bytes:
     """The file with other slots, which wrap the same key, and the body that it has now. Raises DamagedSlot, Usage."""
     _, front, sealed = _parsed(_whole(data), LIMITS)
-    return slot_file(slots, opened.key, _opened_body(opened.key, front, sealed))
+    body = _opened_body(opened.key, front, sealed)
+    try:
+        return slot_file(slots, opened.key, body)
+    finally:
+        wipe(body)
 
 
 def _whole(data: Bytes) -> bytes:

@@ -3,11 +3,13 @@
 import fcntl
 import glob
 import os
+import re
 import shutil
 import time
+from binascii import unhexlify
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +18,17 @@ from megafs.canonical import Size
 from megafs.config import Settings, VaultPaths, settings_text
 from megafs.crypto.identity import DeviceCertificate, DeviceKey, EpochCertificate
 from megafs.crypto.keys import Keyring, KeyringFields
-from megafs.crypto.opened import Opened, wipe
-from megafs.errors import Busy, VaultExists
+from megafs.crypto.opened import Opened
+from megafs.errors import Busy, Corrupt, VaultExists
 from megafs.index.database import Database
 from megafs.index.vault import Vault
 from megafs.model import DeviceId
 from megafs.slotfile import store_body, sync_directory, write_private
 from megafs.sync.statements import Signer, Trust
+from megafs.wiping import own, wipe
 
 LABEL_CHARACTERS = 64
+HIDDEN = re.compile(rb'"(?:secret|seed)":"([0-9a-f]{64})"')  # of a DeviceBody: those of the epochs, then the seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +67,28 @@ class Device:
     @classmethod
     def of(cls, opened: Opened) -> "Device":
         """Raises Corrupt or Unauthentic for a body that no version of ours wrote."""
-        body = canonical.parse(DeviceBody, opened.body)
-        keyring = Keyring.from_fields(body.keyring)
+        public, secrets = _apart(opened.body)
+        body = canonical.parse(DeviceBody, public)
+        if len(secrets) != len(body.keyring.secrets) + 1:
+            raise Corrupt("DeviceBody: not the canonical spelling")
+        entries = zip(body.keyring.secrets, secrets[:-1], strict=True)
+        keyring = Keyring.from_fields(
+            replace(body.keyring, secrets=tuple(replace(entry, secret=secret) for entry, secret in entries))
+        )
         return cls(
             id=DeviceId(body.device),
             number=body.certificate.claims.number,
             keyring=keyring,
-            signer=Signer(vault=keyring.vault, key=DeviceKey(body.seed), certificate=body.certificate),
+            signer=Signer(vault=keyring.vault, key=DeviceKey(secrets[-1]), certificate=body.certificate),
             trust=Trust.of(keyring.vault, body.root_public, body.epochs),
             root_public=body.root_public,
             epochs=body.epochs,
-            slot_key=bytes(bytearray(opened.key)),  # our own: whoever opened the file wipes theirs
+            slot_key=own(opened.key),  # whoever opened the file wipes theirs
         )
+
+    def keys(self) -> list[bytes]:
+        """Copies of every key here that opens or signs something, the index's last."""
+        return [*self.keyring.keys(), own(self.signer.key.seed), own(self.slot_key), self.keyring.index_key(self.id)]
 
     def forget(self) -> None:
         """Let go of every secret, whoever still refers to this device."""
@@ -99,6 +113,17 @@ class Device:
                 epochs=self.epochs,
             )
         )
+
+
+def _apart(body: bytes) -> tuple[bytes, list[bytes]]:
+    """The body with zeros in the place of its secrets, and these in their order. Parsing JSON leaves copies of every
+    string in memory, which nobody could overwrite when the vault is locked."""
+    public, secrets = bytearray(body), []
+    for found in HIDDEN.finditer(body):
+        digits = slice(*found.span(1))
+        secrets.append(unhexlify(memoryview(body)[digits]))
+        public[digits] = b"0" * len(public[digits])
+    return bytes(public), secrets
 
 
 def note_device(database: Database, number: int) -> None:

@@ -161,15 +161,18 @@ class Locking:
 
     async def unlock(self, request: Request) -> AsyncGenerator[Message, None]:
         """With the opened slot file. Raises WrongKey if it is another device's."""
-        async with self._one:
-            if self.is_locked:
-                if not request.opened.body:
-                    raise WrongKey("nothing was given that opens the vault")
-                self._given, waiting = request.opened, self._unlocked
-                self._came.set()
-                await waiting.wait()
-                if self._refusal is not None:
-                    raise self._refusal
+        try:
+            async with self._one:
+                if self.is_locked:
+                    if not request.opened.body:
+                        raise WrongKey("nothing was given that opens the vault")
+                    self._given, waiting = request.opened, self._unlocked
+                    self._came.set()
+                    await waiting.wait()
+                    if self._refusal is not None:
+                        raise self._refusal
+        finally:
+            request.opened.forget()
         yield Done(sentences=("It is unlocked.",))
 
     async def watch_idle(self, idle_s: float, lock: Callable[[], object]) -> None:

@@ -36,6 +36,7 @@ from megafs.daemon.pincalls import PinCalls
 from megafs.daemon.recoverycalls import RecoveryCalls
 from megafs.daemon.rescue import Rescue
 from megafs.daemon.scrubcalls import ScrubCalls
+from megafs.daemon.sweep import sweep
 from megafs.errors import (
     DiskError,
     HostError,
@@ -71,6 +72,7 @@ def run(
     process.harden()
     memory.keep_apart()
     device = Device.of(opened)
+    opened.forget()
     with locked(paths), cure_named(paths.root.name):
         secrets.seal_up(paths, device.keyring)
         settings = limited(settings_from(paths.settings.read_text()), options)
@@ -209,10 +211,15 @@ class Session:
         who, settings, stacks = engine.device.id, engine.settings, engine.stacks
         self.close()
         del self.engine
+        keys = engine.device.keys()
         engine.device.forget()
         del engine
         gc.unfreeze()
         gc.collect()
+        try:
+            await trio.to_thread.run_sync(sweep, keys, keys[-1:])  # SQLite takes its key in hex
+        except OSError as error:
+            log.warning("copies of keys that libraries made may be left in memory: %s", error.strerror)
 
         def takes(opened: Opened) -> MegaFSError | None:
             device = Device.of(opened)
@@ -226,7 +233,6 @@ class Session:
             self._opener.secrets = partial(secrets.read, self._paths, device.keyring)
             self.operations.begin_anew(engine.names, engine.content, engine.xattrs, engine.commits)
             self._calls.update(self._handlers())
-            opened.forget()
             return None
 
         await locking.wait_for_key(takes)

@@ -22,6 +22,7 @@ from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
 from megafs.index.schema import REPLICATED, VERSION, missing_local, statements
 from megafs.model import COUNTER_BITS
+from megafs.wiping import own, wipe
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Database:
 
     def __init__(self, path: Path, key: bytes, *, create: bool = False, vfs: str | None = None) -> None:
         """Open ``path`` (or make it). ``vfs`` names another way to the disk, for tests. Raises Corrupt."""
-        self.path, self._key, self._vfs = path, key, vfs
+        self.path, self._key, self._vfs = path, own(key), vfs
         self.connection = connect(path, key, PAGE_CACHE_KIB, create=create, vfs=vfs)
         self.connection.set_wal_hook(self._note_wal)
         if create:
@@ -398,3 +399,4 @@ class Database:
         if self._wal_fd >= 0:
             os.close(self._wal_fd)
         self.connection.close()
+        wipe(self._key)

@@ -210,18 +210,20 @@ def test_allow_other_is_allowed_by_a_line_of_its_own(tmp_path):
 # the daemon's process
 
 
+OPENED = Opened(body=b"body", key=bytes(32))
+
+
 def order(vault):
     return background.Order(
         root=os.fsencode(vault.root),
         mountpoint=b"/m\xff",
-        opened=Opened(body=b"body"),
         options=MountOptions(flags=("nosuid",)),
     )
 
 
 def test_the_order_brings_everything_and_ready_is_said_once(entries, vault):
     said = []
-    assert background.serve(order(vault), said.append, run=entries.run) == 0
+    assert background.serve(order(vault), OPENED, said.append, run=entries.run) == 0
     assert said == [b"ready\n"]
     paths, arguments = entries.calls[0]
     assert paths == vault
@@ -232,18 +234,18 @@ def test_the_order_brings_everything_and_ready_is_said_once(entries, vault):
 def test_a_daemon_that_fails_says_why(entries, vault):
     said = []
     entries.error = errors.Busy("the vault is in use")
-    assert background.serve(order(vault), said.append, run=entries.run) == 5
+    assert background.serve(order(vault), OPENED, said.append, run=entries.run) == 5
     assert message(said[0][:-1]).sentence == "the vault is in use"
 
 
 def test_a_failure_out_of_nurseries_is_one_sentence(entries, vault):
     said = []
     entries.error = ExceptionGroup("n", [ExceptionGroup("m", [errors.HostFull("b: full")])])
-    assert background.serve(order(vault), said.append, run=entries.run) == 6
+    assert background.serve(order(vault), OPENED, said.append, run=entries.run) == 6
     assert message(said[0][:-1]).sentence == "b: full"
     entries.error = ExceptionGroup("n", [errors.HostFull("b: full"), ZeroDivisionError()])
     with pytest.RaisesGroup(ZeroDivisionError):
-        background.serve(order(vault), said.append, run=entries.run)
+        background.serve(order(vault), OPENED, said.append, run=entries.run)
 
 
 # status, hosts, sync

@@ -4,14 +4,17 @@ import os
 import socket
 import stat
 from contextlib import asynccontextmanager, suppress
+from os import urandom
 
 import pytest
 import trio
+import trio.testing
 
 from megafs import config, errors
 from megafs.control import client, server
 from megafs.control.address import reachable
-from megafs.control.messages import Failure, Progress, Request, Synced, line, message
+from megafs.control.messages import Done, Failure, Progress, Request, Synced, line, message
+from megafs.crypto.opened import Opened
 
 
 async def syncing(request):
@@ -112,6 +115,38 @@ async def test_only_the_users_given_are_answered(tmp_path, allowed):
 async def test_what_is_no_request_gets_a_sentence(tmp_path, text):
     async with server.serving(tmp_path, HANDLERS), opened(tmp_path) as stream:
         await stream.send_all(text)
+        assert isinstance(message((await whole_answer(stream))[:-1]), Failure)
+
+
+OPENED = Opened(key=urandom(32), body=urandom(3000))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 40, 2000])
+async def test_an_opened_slot_follows_the_line_raw(tmp_path, cut):
+    """However the kernel divides what is sent; and no text made of it is ever parsed."""
+    given = []
+
+    async def unlocking(request):
+        given.append((request.opened.key, request.opened.body))
+        yield Done(sentences=())
+
+    packed = OPENED.packed()
+    sent = line(Request(call="unlock", opened_bytes=len(packed))) + packed
+    assert OPENED.key.hex().encode() not in sent
+    async with server.serving(tmp_path, {"unlock": unlocking}), opened(tmp_path) as stream:
+        for part in (sent[: len(sent) - cut], sent[len(sent) - cut :]):
+            await stream.send_all(part)
+            await trio.testing.wait_all_tasks_blocked()
+        assert message((await whole_answer(stream))[:-1]) == Done(sentences=())
+    assert given == [(OPENED.key, OPENED.body)]
+
+
+@pytest.mark.parametrize(("said", "sent"), [(100, 99), (100, 101), (0, 1), (-1, 0), (config.OPENED_BYTES + 1, 1)])
+async def test_an_opened_slot_of_another_length_is_refused(tmp_path, said, sent):
+    text = line(Request(call="sync")).replace(b'"opened_bytes":0', b'"opened_bytes":%d' % said) + bytes(sent)
+    async with server.serving(tmp_path, HANDLERS), opened(tmp_path) as stream:
+        await stream.send_all(text)
+        await stream.send_eof()
         assert isinstance(message((await whole_answer(stream))[:-1]), Failure)
 
 
