@@ -306,9 +306,8 @@ class Database:
             self._side_lock.release()
 
     def _checkpoint(self, connection: apsw.Connection) -> int | None:
-        """How many pages are left; None: it was not done. A checkpoint that the disk refuses costs nothing but the
-        length of the WAL, and so does one that meets a statement whose rows were not all read: it comes with the next
-        commit."""
+        """How many pages are left; None: not done. One that the disk refuses, or that meets a statement whose rows were
+        not all read, costs nothing but the length of the WAL: it comes with the next commit."""
         try:
             pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.LockedError, apsw.BusyError):
@@ -355,8 +354,7 @@ class Database:
             own.close()
 
     def _kept(self) -> apsw.Connection:
-        if self._side is None:
-            self._side = connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
+        self._side = self._side or connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
         return self._side
 
     @contextmanager
