@@ -203,11 +203,15 @@ class Engine:
             await moves.beyond(seen)
             await trio.sleep(USAGE_EVERY_S)
 
+    @property
+    def waits_for_hosts(self) -> int:
+        """How many hosts fsync waits for; 0: for none."""
+        return durability_hosts(self.settings.durability)
+
     async def durable(self) -> None:
         """What fsync waits for, as the settings say. Raises Incomplete if hosts stay away too long."""
-        hosts = durability_hosts(self.settings.durability)
-        if hosts:
-            await self.keeping.reach.until_on(hosts, self.settings.host_patience_s)
+        if self.waits_for_hosts:
+            await self.keeping.reach.until_on(self.waits_for_hosts, self.settings.host_patience_s)
         else:
             await self.commits.durable_now()
 

@@ -1,9 +1,10 @@
 """Locking a mount without ending it: what was accepted is committed, then keys, plaintext and caches go.
 
-``lock`` is asked by the CLI, after idle time, or by the screen. The order: the kernel hands over its dirty pages; the
-gate narrows; a commit; the kernel forgets attributes, names and pages of every inode, the root first, so that every
-path ends there; the gate shuts; commits until nothing is left; then whoever owns the engine (daemon.run) ends its
-loops, closes it and has its keys wiped. Nothing that was acknowledged is lost: if a commit fails, it stays unlocked.
+``lock`` is asked by the CLI, after idle time, or by the screen. The order: nobody waits for hosts any more; the kernel
+hands over its dirty pages; the gate narrows; a commit; the kernel forgets attributes, names and pages of every inode,
+the root first, so that every path ends there; the gate shuts; commits until nothing is left; then whoever owns the
+engine (daemon.run) ends its loops, closes it and has its keys wiped. Nothing that was acknowledged is lost: if a commit
+fails, it stays unlocked.
 """
 
 import logging
@@ -63,8 +64,9 @@ class Locking:
             if self.is_locked:
                 return
             gate = self._operations.gate
-            await self.take_pages(engine)
             try:
+                gate.hasten()
+                await self.take_pages(engine)
                 gate.narrow()
                 await engine.commits.durable_now()
                 await self._invalidate(engine)

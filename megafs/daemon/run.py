@@ -117,7 +117,14 @@ class Session:
             self.operations.read_only = "mounted read-only"
         engine.takeover.tell = self._taken_over
         self.operations.virtual = {STATE: lambda ino: self.engine.states.of(ino)}
-        self.operations.durable = lambda: self.engine.durable()
+        self.operations.durable = self._durable
+        self.operations.gate.promises_hosts = bool(engine.waits_for_hosts)
+
+    async def _durable(self) -> None:
+        if self.engine.waits_for_hosts:
+            await self.operations.gate.while_open(self.engine.durable)
+        else:
+            await self.engine.durable()
 
     def _tell_anew(self) -> None:
         """Hosts answer again: the next time that they do not is worth another line in the log."""
@@ -353,6 +360,7 @@ class Session:
         if self.locking.is_locked:
             self.operations.gate.end()
         else:
+            self.operations.gate.hasten()
             await self.locking.take_pages(self.engine)
         helper = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
         command = [*helper, "--", str(self.mountpoint)]

@@ -3,10 +3,11 @@
 Closing is done in two steps, because the kernel holds pages that programs have written and that were accepted by it in
 our name. *Narrow*: nothing is shown or changed any more, but what the kernel owes (pages, times) comes in. *Shut*:
 that waits, too, until the vault is unlocked, and everything else has the error of a key that has expired. What is
-harmless is answered without a key: an fsync has nothing left to do, and the size of the file system is none.
+harmless is answered without a key: an fsync has nothing left to do here, and the size of the file system is none.
 """
 
 import errno
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import NoReturn
 
@@ -36,6 +37,9 @@ class Gate:
         self.forgotten: list[int] = []  # inodes that the kernel forgot while it was shut
         self._opened = trio.Event()
         self._ended = False
+        self.promises_hosts = False  # an fsync waits for some
+        self._hastens = False
+        self._waits: set[trio.CancelScope] = set()
 
     @property
     def is_shut(self) -> bool:
@@ -45,13 +49,34 @@ class Gate:
         """From now on only what the kernel owes comes through."""
         self.state = State.NARROW
 
+    def hasten(self) -> None:
+        """It is about to close, and nobody waits for hosts any more: in the kernel an fsync that waits keeps everybody
+        from the pages of its file."""
+        self._hastens = True
+        for wait in self._waits:
+            wait.cancel()
+
+    async def while_open(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """For what may wait for hosts, for an hour where the settings say so. Raises FUSEError if the gate is about to
+        close: what was asked for has not happened."""
+        if not self._hastens:
+            with trio.CancelScope() as scope:
+                self._waits.add(scope)
+                try:
+                    await wait()
+                finally:
+                    self._waits.discard(scope)
+            if not scope.cancelled_caught:
+                return
+        raise FUSEError(errno.EIO)
+
     def shut(self) -> None:
         """And now nothing."""
         self.state, self._opened = State.SHUT, trio.Event()
 
     def open(self) -> None:
         """Everything comes through, what waited first."""
-        self.state = State.OPEN
+        self.state, self._hastens = State.OPEN, False
         self._opened.set()
 
     def end(self) -> None:
@@ -68,6 +93,8 @@ class Gate:
         if not self.is_shut or request == "release":
             return True
         if request in ("fsync", "fsyncdir"):
+            if self.promises_hosts:
+                self.refuse()
             return False
         while self.is_shut:
             await self._opened.wait()

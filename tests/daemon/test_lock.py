@@ -176,6 +176,37 @@ def wait_until(holds):
         time.sleep(0.1)  # another process works, which no event tells
 
 
+def test_it_locks_although_an_fsync_waits_for_hosts(drives, folders):
+    """The fsync fails, for it did not happen; nothing that was written is lost."""
+    folders[1].mkdir()
+    drive = drives("first", [folder.as_uri() for folder in folders[:2]])
+    drive.create()
+    with (drive.state / "v" / "vault.toml").open("a") as settings:
+        settings.write('durability = "remote=2"\nhost_patience_s = 3600\n')
+    drive.mount()
+    file, other = drive.mountpoint / "file", drive.mountpoint / "other"
+    away = folders[1].rename(folders[1].with_name("away"))
+    asking = "import os, sys; f = open(sys.argv[1], 'wb'); f.write(b'here'); f.flush(); print(flush=True); os.fsync(f)"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", asking, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as asker,
+        other.open("wb", buffering=0) as held,
+    ):
+        try:
+            assert asker.stdout is not None
+            asker.stdout.readline()
+            held.write(b"too")
+            drive.run("lock", "v")
+            _, told = asker.communicate(timeout=LIMIT_S)
+            assert any(os.strerror(code) in told for code in (errno.EIO, errno.EKEYEXPIRED)), told  # as early or late
+        finally:
+            away.rename(folders[1])
+        unlock(drive)
+    assert (file.read_bytes(), other.read_bytes()) == (b"here", b"too")
+    drive.unmount()
+
+
 def test_it_locks_when_nobody_asks_anything(drives, folders):
     drive = drives("first", [folders[0].as_uri()])
     drive.create()
