@@ -30,9 +30,7 @@ class Inodes:
         self._rows: dict[Ino, Attributes] = {}
         self._as_of = -1  # how many rows had ever been changed when ``_rows`` were right
         self._absent: tuple[Ino, bytes, int] | None = None  # the name found free last, and as of how many changes
-        self._xattr_names: set[bytes] | None = set()  # a name that nothing has any more does no harm; None: too many
-        for (name,) in database.connection.execute("SELECT DISTINCT name FROM xattr LIMIT ?", (XATTR_NAMES + 1,)):
-            self._note_xattr(name)
+        self._xattr_names: set[bytes] | None = None  # see _names
 
     def get(self, ino: Ino) -> Attributes | None:
         """The inode's attributes, or None."""
@@ -151,7 +149,7 @@ class Inodes:
         """The row and its xattrs; extents are the caller's."""
         self._known().pop(ino, None)
         self._execute("DELETE FROM inode WHERE id = ?", (ino,))
-        if self._xattr_names != set():
+        if self._names():
             self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
         self._keep()
 
@@ -226,17 +224,20 @@ class Inodes:
     def xattr(self, ino: Ino, name: bytes) -> bytes | None:
         """The value, or None. Nearly every question is for an ACL or a capability, which the vault never had: that is
         answered from RAM."""
-        if self._xattr_names is not None and name not in self._xattr_names:
+        names = self._names()
+        if len(names) <= XATTR_NAMES and name not in names:
             return None
         value = self._execute("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).get
         assert value is None or isinstance(value, bytes)
         return value
 
-    def _note_xattr(self, name: bytes) -> None:
-        if self._xattr_names is not None:
-            self._xattr_names.add(name)
-            if len(self._xattr_names) > XATTR_NAMES:
-                self._xattr_names = None
+    def _names(self) -> set[bytes]:
+        """Names of xattrs, by a scan of their index, done once; more than XATTR_NAMES: not all of them. One that
+        nothing has any more does no harm."""
+        if self._xattr_names is None:
+            rows = self._connection.execute("SELECT DISTINCT name FROM xattr LIMIT ?", (XATTR_NAMES + 1,))
+            self._xattr_names = {row[0] for row in rows}
+        return self._xattr_names
 
     def xattrs(self, ino: Ino) -> Iterator[tuple[bytes, bytes]]:
         """All of an inode's, as (name, value)."""
@@ -245,7 +246,8 @@ class Inodes:
     def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
         if self.xattr(ino, name) is None:
             self._execute("INSERT INTO xattr VALUES (?, ?, ?, ?)", (self._new_id(), ino, name, value))
-            self._note_xattr(name)
+            if len(self._names()) <= XATTR_NAMES:
+                self._names().add(name)
         else:
             self._execute("UPDATE xattr SET value = ?3 WHERE ino = ?1 AND name = ?2", (ino, name, value))
 

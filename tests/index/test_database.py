@@ -209,11 +209,11 @@ def test_who_commits_does_not_wait_for_a_snapshot(database):
 
 def test_the_wal_stays_bounded_in_a_storm(database):
     """As the committer does it: the bulk in a thread, the remainder directly after a COMMIT."""
-    peak = copied = 0
+    peak, copied, inodes = 0, 0, Inodes(database)
     for number in range(90):
         for row in range(250):
             ino = make(database, b"%d-%d" % (number, row))
-            Inodes(database).set_xattr(ino, b"user.x", os.urandom(4000))
+            inodes.set_xattr(ino, b"user.x", os.urandom(4000))
         database.commit(0)
         peak = max(peak, database.wal_bytes())
         if database.wal_is_long():
@@ -229,10 +229,10 @@ def test_the_wal_stays_bounded_in_a_storm(database):
 
 def storm(database: Database, commits: int) -> list[int]:
     """The length of the WAL after each of so many commits of 1 MB, as the committer treats it."""
-    lengths = []
+    lengths, inodes = [], Inodes(database)
     for _ in range(commits):
         for _ in range(20):
-            Inodes(database).set_xattr(make(database, os.urandom(8).hex().encode()), b"user.x", os.urandom(50_000))
+            inodes.set_xattr(make(database, os.urandom(8).hex().encode()), b"user.x", os.urandom(50_000))
         database.commit(0)
         lengths.append(database.wal_bytes())
         if database.wal_is_long() and database.checkpoint_wal():

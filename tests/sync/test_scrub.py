@@ -133,8 +133,9 @@ def test_the_number_a_day_is_enough_by_arithmetic() -> None:
 
 
 async def test_the_loss_of_one_percent_is_noticed_within_a_day(jumping_clock, stocked) -> None:
-    """Of the kind that a host hides best."""
-    assert await trials(stocked, "lost bytes") >= 0.95 * TRIALS
+    """Of the kind that a host hides best. With 0.98 for each day fewer than 17 of 20 come once in a thousand runs; that
+    it is more than 0.95 the arithmetic above and the many trials below show."""
+    assert await trials(stocked, "lost bytes") >= 0.85 * TRIALS
 
 
 @pytest.mark.soak
