@@ -133,7 +133,7 @@ class Calls:
             reseal_left_bytes=reseal_left,
             pinned_bytes=engine.keeper.wanted_bytes,
             pinned_here_bytes=engine.keeper.here_bytes,
-            offline=engine.fetcher.starving,
+            offline=engine.fetcher.is_offline,
             chunks_healed=engine.reader.healed,
             hosts=self._reports(),
             phrase=alarmcalls.phrase(engine),

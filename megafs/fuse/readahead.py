@@ -12,9 +12,9 @@ READ_AHEAD_KIB = 1024  # the largest request that libfuse takes; more only makes
 
 def raise_read_ahead(mountpoint: Path, devices: Path = Path("/sys/class/bdi")) -> bool:
     """Whether the kernel took it. Blocks, and asks the mount for its device: call it in a thread."""
-    device = os.stat(mountpoint).st_dev
-    knob = devices / f"{os.major(device)}:{os.minor(device)}" / "read_ahead_kb"
     try:
+        device = os.stat(mountpoint).st_dev  # with a sick index this fails, too
+        knob = devices / f"{os.major(device)}:{os.minor(device)}" / "read_ahead_kb"
         if int(knob.read_text()) < READ_AHEAD_KIB:
             knob.write_text(str(READ_AHEAD_KIB))
     except (OSError, ValueError):

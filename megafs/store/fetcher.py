@@ -64,6 +64,12 @@ class HostFetcher:
 
         return sorted(self._stacks, key=rank)
 
+    @property
+    def is_offline(self) -> bool:
+        """Whether hosts are away so that what was wanted last was not to be had. One file alone may be lost with all of
+        them there."""
+        return self.starving and not all(map(self._is_well, self._stacks))
+
     def _is_well(self, host: HostId) -> bool:
         measured = self._stacks[host].measured
         return measured.healthy and not measured.hangs

@@ -62,7 +62,7 @@ class Checker:
         full: bool,
         repair: bool,
     ) -> None:
-        """``lost_copy`` has a copy made anew; ``durable_now`` makes what repair changed durable."""
+        """``lost_copy`` has a copy made anew, sooner or later; ``durable_now`` makes what repair changed durable."""
         self._root, self._database, self._packs, self._extents, self._disk = root, database, packs, extents, disk
         self._reader, self._objects, self._labels = reader, objects, labels
         self._durable_now, self._lost_copy = durable_now, lost_copy
@@ -203,4 +203,5 @@ class Checker:
         if wrong and any(where == copy.host for where, _, _ in self._packs.copies(copy.pack.number)):
             if self._repair:
                 self._lost_copy(copy.pack, copy.host, copy.shard)
-            self._note(label, "copy", str(copy.pack.number), wrong, repaired=self._repair)
+                wrong += "; the mounted vault makes it anew"  # which takes a while, and may not succeed
+            self._note(label, "copy", str(copy.pack.number), wrong)
