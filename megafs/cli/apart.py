@@ -9,6 +9,7 @@ from megafs.config import OPENED_BYTES
 from megafs.control.messages import Failure, error_of, failure, line, message
 from megafs.crypto.opened import Opened
 from megafs.errors import MegaFSError
+from megafs.wiping import read_once
 
 DONE, FAILED, INTERRUPTED, BROKEN = range(4)
 
@@ -20,18 +21,11 @@ def opened_by(unlock: Callable[[], Opened]) -> Opened:
     if not child:
         _tell(writing, unlock)
     os.close(writing)
-    told = bytearray(OPENED_BYTES)
-    with open(reading, "rb", buffering=0) as pipe, memoryview(told) as view:
-        size = 0
-        while part := pipe.readinto(view[size:]):
-            size += part
+    with open(reading, "rb", buffering=0) as pipe, read_once(pipe, OPENED_BYTES) as told:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        try:
-            if status == DONE:
-                return Opened.unpacked(view[:size])
-            said = message(bytes(view[: size - 1])) if status == FAILED else None
-        finally:
-            view[:] = bytes(len(view))
+        if status == DONE:
+            return Opened.unpacked(told)
+        said = message(bytes(told[:-1])) if status == FAILED else None
     if isinstance(said, Failure):
         raise error_of(said)
     if status == INTERRUPTED:

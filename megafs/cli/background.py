@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import indexOf
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,7 @@ from megafs.config import MOUNT_READY_S, OPENED_BYTES, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
 from megafs.crypto.opened import Opened
 from megafs.errors import MegaFSError, NotMounted
+from megafs.wiping import read_once
 
 log = logging.getLogger(__name__)
 
@@ -87,16 +89,10 @@ def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
 
 def ordered(descriptor: int) -> tuple[Order, Opened]:
     """What ``start`` wrote; no buffer keeps a copy of it."""
-    text = bytearray(canonical.STATEMENT_BYTES + OPENED_BYTES)
-    with open(descriptor, "rb", buffering=0, closefd=False) as file, memoryview(text) as view:
-        size = 0
-        while part := file.readinto(view[size:]):
-            size += part
-        end = text.index(b"\n")
-        try:
-            return canonical.parse(Order, view[:end]), Opened.unpacked(view[end + 1 : size])
-        finally:
-            view[:] = bytes(len(view))
+    most = canonical.STATEMENT_BYTES + OPENED_BYTES
+    with open(descriptor, "rb", buffering=0, closefd=False) as file, read_once(file, most) as text:
+        end = indexOf(text, ord("\n"))
+        return canonical.parse(Order, text[:end]), Opened.unpacked(text[end + 1 :])
 
 
 def serve(order: Order, opened: Opened, report: Callable[[bytes], None], *, run: Callable[..., None]) -> int:

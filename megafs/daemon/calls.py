@@ -15,7 +15,7 @@ from megafs.daemon.devices import listed
 from megafs.daemon.engine import Engine
 from megafs.daemon.keeping import deep_epoch, minute_of_day
 from megafs.daemon.unshipped import unshipped
-from megafs.errors import DiskError, HostError
+from megafs.errors import DiskError
 from megafs.fuse.operations import Operations
 from megafs.hours import opens
 from megafs.index.database import SICK
@@ -143,13 +143,7 @@ class Calls:
         )
 
     async def hosts(self, request: Request) -> AsyncGenerator[Message, None]:
-        engine = self._engine
-        for host, stack in list(engine.stacks.items()):
-            try:
-                usage = await stack.prompt.usage()
-            except HostError:
-                continue  # the report says so
-            engine.space.free[host] = usage.free_bytes
+        await self._engine.space.ask()  # of one that does not answer the report says so
         yield Hosts(hosts=self._reports())
 
     async def devices(self, request: Request) -> AsyncGenerator[Message, None]:

@@ -152,6 +152,7 @@ class Engine:
         self.writer.resume()
         limit = options.cache_bytes or settings.cache_bytes or default_limit(self.disk.free_bytes())
         self.settings = replace(settings, cache_bytes=limit)
+        self.waits_for_hosts = durability_hosts(settings.durability)  # how many fsync waits for; 0: for none
         self.cache = Cache(self.disk, self.packs, self.writer, limit)
         self.fetcher = HostFetcher(device.keyring, self.packs, stacks, limit_s=settings.read_patience_s)
         self.reader = Reader(
@@ -202,11 +203,6 @@ class Engine:
             await self.space.ask()
             await moves.beyond(seen)
             await trio.sleep(USAGE_EVERY_S)
-
-    @property
-    def waits_for_hosts(self) -> int:
-        """How many hosts fsync waits for; 0: for none."""
-        return durability_hosts(self.settings.durability)
 
     async def durable(self) -> None:
         """What fsync waits for, as the settings say. Raises Incomplete if hosts stay away too long."""

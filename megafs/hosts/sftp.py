@@ -192,7 +192,7 @@ class SftpHost:
     async def _get(
         self, sftp: asyncssh.SFTPClient, path: str, start: int, stop: int | None, most: int, turn: Turn
     ) -> bytes:
-        data, left = b"", OBJECT_BYTES + 1 if stop is None else stop - start
+        data, left = bytearray(), OBJECT_BYTES + 1 if stop is None else stop - start
         try:
             async with sftp.open(path, "rb", block_size=BLOCK_BYTES) as file:
                 while left:
@@ -207,7 +207,7 @@ class SftpHost:
             raise await self._missing(sftp, path) from error
         if len(data) > OBJECT_BYTES:
             raise ObjectMissing(f"{self._label}: an answer longer than any object")
-        return data
+        return bytes(data)
 
     async def _size(self, sftp: asyncssh.SFTPClient, path: str) -> int:
         try:

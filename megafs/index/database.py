@@ -347,11 +347,11 @@ class Database:
             finally:
                 self._side_lock.release()
             return
-        own = connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
+        another = connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)
         try:
-            yield own
+            yield another
         finally:
-            own.close()
+            another.close()
 
     def _kept(self) -> apsw.Connection:
         self._side = self._side or connect(self.path, self._key, SIDE_CACHE_KIB, vfs=self._vfs)

@@ -100,17 +100,7 @@ class Extents:
     def truncate(self, ino: Ino, size: int) -> int:
         """Drop what lies at or beyond ``size``; what is too much for one request is marked doomed. Returns the bytes
         dropped at once (the collector subtracts the rest from ``stored`` as it goes)."""
-        last = (
-            size
-            and self._execute(
-                "SELECT id, start, stop, chunk FROM extent WHERE ino = ? AND start < ? ORDER BY start DESC LIMIT 1",
-                (ino, size),
-            ).get
-        )
-        dropped = 0
-        if last and last[2] > size:
-            dropped = last[2] - size
-            self._execute("UPDATE extent SET stop = ? WHERE id = ?", (size, last[0]))
+        dropped = self._cut(ino, size) if size else 0  # nothing begins before 0
         taken = self.take(ino, size, self._most)
         if taken is not None:
             return dropped + taken
@@ -118,6 +108,16 @@ class Extents:
         self._execute("INSERT INTO doomed VALUES (?, ?, ?, ?)", (before, ino, size, before))
         self._doomed.setdefault(ino, []).append((size, before))
         return dropped
+
+    def _cut(self, ino: Ino, size: int) -> int:
+        """End the extent that reaches beyond ``size``, if one begins before it, there. Returns the bytes dropped."""
+        last = self._execute(
+            "SELECT id, stop FROM extent WHERE ino = ? AND start < ? ORDER BY start DESC LIMIT 1", (ino, size)
+        ).get
+        if last is None or last[1] <= size:
+            return 0
+        self._execute("UPDATE extent SET stop = ? WHERE id = ?", (size, last[0]))
+        return int(last[1]) - size
 
     def take(self, ino: Ino, start: int, limit: int) -> int | None:
         """Delete all extents from ``start`` on if they are at most ``limit``; returns their bytes, or None if more."""

@@ -7,7 +7,7 @@ count only as long as nothing but these methods has changed a row of the databas
 says so, so a change by anybody else, in any table, makes this forget everything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from megafs.config import DIRENTS_PER_PAGE
 from megafs.index.database import Database
@@ -81,27 +81,29 @@ class Inodes:
             (mode, uid, gid, now_ns, now_ns, now_ns),
         )
 
+    def _change(
+        self, ino: Ino, values: str, parameters: tuple[object, ...], seen: Callable[[Attributes], Attributes]
+    ) -> None:
+        """One statement that changes an inode's row (?1 is its number), and ``seen``, which changes the row in mind."""
+        rows = self._known()
+        known = rows.pop(ino, None)
+        self._execute(f"UPDATE inode SET {values} WHERE id = ?1", parameters)
+        if known is not None:
+            rows[ino] = seen(known)
+        self._keep()
+
     def update(self, new: Attributes) -> None:
         """Write back the attributes but ``size`` and ``stored``, which follow the content."""
-        rows = self._known()
-        known = rows.pop(new.ino, None)
-        self._execute(
-            "UPDATE inode SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, atime_ns = ?7, mtime_ns = ?8, "
-            "ctime_ns = ?9 WHERE id = ?1",
+        self._change(
+            new.ino,
+            "mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, atime_ns = ?7, mtime_ns = ?8, ctime_ns = ?9",
             new[:6] + new[8:],
+            lambda known: Attributes._make(new[:6] + known[6:8] + new[8:]),
         )
-        if known is not None:
-            rows[new.ino] = Attributes._make(new[:6] + known[6:8] + new[8:])
-        self._keep()
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""
-        rows = self._known()
-        known = rows.pop(ino, None)
-        self._execute("UPDATE inode SET size = ?2 WHERE id = ?1", (ino, size))
-        if known is not None:
-            rows[ino] = known._replace(size=size)
-        self._keep()
+        self._change(ino, "size = ?2", (ino, size), lambda known: known._replace(size=size))
 
     def touch(self, ino: Ino, now_ns: int) -> None:
         """mtime and ctime of a directory that changed; the clock is coarse, so most often they say so already."""
@@ -120,30 +122,25 @@ class Inodes:
         )
 
     def set_atime(self, ino: Ino, now_ns: int) -> None:
-        rows = self._known()
-        known = rows.pop(ino, None)
-        self._execute("UPDATE inode SET atime_ns = ?2 WHERE id = ?1", (ino, now_ns))
-        if known is not None:
-            rows[ino] = known._replace(atime_ns=now_ns)
-        self._keep()
+        self._change(ino, "atime_ns = ?2", (ino, now_ns), lambda known: known._replace(atime_ns=now_ns))
 
     def grow(self, ino: Ino, size: int, stored: int) -> None:
         """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if
         negative)."""
-        rows = self._known()
-        known = rows.pop(ino, None)
-        self._execute("UPDATE inode SET size = max(size, ?2), stored = stored + ?3 WHERE id = ?1", (ino, size, stored))
-        if known is not None:
-            rows[ino] = known._replace(size=max(known.size, size), stored=known.stored + stored)
-        self._keep()
+        self._change(
+            ino,
+            "size = max(size, ?2), stored = stored + ?3",
+            (ino, size, stored),
+            lambda known: known._replace(size=max(known.size, size), stored=known.stored + stored),
+        )
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
-        rows = self._known()
-        known = rows.pop(ino, None)
-        self._execute("UPDATE inode SET nlink = ?2, ctime_ns = ?3 WHERE id = ?1", (ino, nlink, now_ns))
-        if known is not None:
-            rows[ino] = known._replace(nlink=nlink, ctime_ns=now_ns)
-        self._keep()
+        self._change(
+            ino,
+            "nlink = ?2, ctime_ns = ?3",
+            (ino, nlink, now_ns),
+            lambda known: known._replace(nlink=nlink, ctime_ns=now_ns),
+        )
 
     def delete(self, ino: Ino) -> None:
         """The row and its xattrs; extents are the caller's."""
@@ -246,8 +243,9 @@ class Inodes:
     def set_xattr(self, ino: Ino, name: bytes, value: bytes) -> None:
         if self.xattr(ino, name) is None:
             self._execute("INSERT INTO xattr VALUES (?, ?, ?, ?)", (self._new_id(), ino, name, value))
-            if len(self._names()) <= XATTR_NAMES:
-                self._names().add(name)
+            names = self._names()
+            if len(names) <= XATTR_NAMES:
+                names.add(name)
         else:
             self._execute("UPDATE xattr SET value = ?3 WHERE ino = ?1 AND name = ?2", (ino, name, value))
 
