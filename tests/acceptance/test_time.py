@@ -4,8 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import trio
 
 from tests import servers
 from tests.mounted.test_machine import patterned
-from tests.mounted.vault import HOSTS, Vault
+from tests.mounted.vault import HOSTS, Vault, at_work
 from tests.support.proxy import Proxy
 
 JUMPS = ("+7d", "-1h", "+400d", "-30d", "+12h", "+0")
@@ -21,20 +20,9 @@ TENDED_S = 70.0  # hosts are looked after once a minute
 ASLEEP_S = 5.0
 
 
-@contextmanager
-def drive(place: Path, settings: str = "", **environment: str) -> Iterator[Vault]:
+def drive(place: Path, settings: str = "", **environment: str) -> AbstractContextManager[Vault]:
     """A vault whose daemon has its own environment; with more lines in vault.toml."""
-    place.mkdir()
-    vault = Vault(base=place, state=place / "state", environment=environment)
-    vault.create()
-    with (vault.state / vault.name / "vault.toml").open("a") as file:
-        file.write(settings)
-    try:
-        vault.mount()
-        yield vault
-        vault.unmount()
-    finally:
-        vault.abandon()
+    return at_work(Vault(base=place, state=place / "state", environment=environment), settings)
 
 
 def save(path: Path, data: bytes) -> None:

@@ -139,8 +139,7 @@ def test_a_host_is_deleted_and_then_the_machine_is_lost(drives, tmp_path, seed):
         secrets = secrets_of(places, tmp_path / "secrets.toml")
         drive = drives("first", [site.url for site in places])
         drive.create("--shards", "2+2", "--secrets-file", secrets)
-        with (drive.state / "v" / "vault.toml").open("a") as settings:
-            settings.write("host_gone_s = 5.0\nhost_reply_s = 6.0\npack_idle_s = 0.5\n")
+        drive.set("host_gone_s = 5.0\nhost_reply_s = 6.0\npack_idle_s = 0.5\n")
         drive.mount()
         work = Workload(drive.mountpoint, random.Random(seed + 1))
         for _ in range(40):

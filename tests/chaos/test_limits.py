@@ -43,8 +43,7 @@ def test_a_disk_fills_up_and_is_given_room_again(drives, folders, tmp_path):
         (server.root / "small").symlink_to(tmp_path / "disk")
         drive = drives("first", [folder.as_uri() for folder in folders[:2]])
         drive.create("--copies", 2)
-        with (drive.state / "v" / "vault.toml").open("a") as settings:
-            settings.write("host_patience_s = 3.0\n")
+        drive.set("host_patience_s = 3.0\n")
         drive.mount()
         url = server.place("small/vault")
         drive.run("hosts", "v", "add", url, "--label", "small", "--operator", "another")  # first choice of every pack

@@ -45,6 +45,11 @@ class Drive:
         given = ["--passphrase-file", self.phrase, "--recovery-key-file", words, "--yes"]
         return self.run("attach", "v", *self.hosts(urls), *given, *more, status=status)
 
+    def set(self, lines: str) -> None:
+        """More settings, for the next mount."""
+        with (self.state / "v" / "vault.toml").open("a") as settings:
+            settings.write(lines)
+
     def lighten(self) -> None:
         """Its passphrase costs less to open from now on."""
         lighten(self.state / "v" / "slot", self.phrase.read_text().strip())

@@ -181,8 +181,7 @@ def test_it_locks_although_an_fsync_waits_for_hosts(drives, folders):
     folders[1].mkdir()
     drive = drives("first", [folder.as_uri() for folder in folders[:2]])
     drive.create()
-    with (drive.state / "v" / "vault.toml").open("a") as settings:
-        settings.write('durability = "remote=2"\nhost_patience_s = 3600\n')
+    drive.set('durability = "remote=2"\nhost_patience_s = 3600\n')
     drive.mount()
     file, other = drive.mountpoint / "file", drive.mountpoint / "other"
     away = folders[1].rename(folders[1].with_name("away"))
@@ -210,8 +209,7 @@ def test_it_locks_although_an_fsync_waits_for_hosts(drives, folders):
 def test_it_locks_when_nobody_asks_anything(drives, folders):
     drive = drives("first", [folders[0].as_uri()])
     drive.create()
-    with (drive.state / "v" / "vault.toml").open("a") as settings:
-        settings.write("lock_idle_s = 1\n")
+    drive.set("lock_idle_s = 1\n")
     drive.mount()
     (drive.mountpoint / "file").write_text("x")
     wait_until(lambda: is_locked(drive))

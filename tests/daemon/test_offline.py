@@ -93,22 +93,28 @@ def _reads(path, wanted):
         return False
 
 
+def far_away(drives, folder, hosts, copies, size):
+    """Mounted, with a file that only these servers have."""
+    secrets, urls = folder / "secrets.toml", [host.place("vault") for host in hosts]
+    rows = [(url, name, value) for url, host in zip(urls, hosts, strict=True) for name, value in host.secrets.items()]
+    secrets.write_text("".join(f'["{url}"]\n{name} = "{value}"\n' for url, name, value in rows))
+    secrets.chmod(0o600)
+    drive = drives("hung", urls)
+    drive.create("--copies", copies, "--secrets-file", secrets)
+    settings(drive, "read_patience_s = 4\n")
+    drive.mount()
+    (drive.mountpoint / "far").write_bytes(content(1, size))
+    drive.sync()
+    drive.unmount()
+    drive.forget_cache()
+    drive.mount()
+    return drive
+
+
 @pytest.mark.servers
 def test_hosts_that_hang_do_not_hang_a_reader(drives, tmp_path):
     with servers.rclone(tmp_path / "dav", "webdav") as server:
-        secrets = tmp_path / "secrets.toml"
-        url = server.place("vault")
-        secrets.write_text(f'["{url}"]\npassword = "{servers.SECRET}"\n')
-        secrets.chmod(0o600)
-        drive = drives("hung", [url])
-        drive.create("--copies", "1", "--secrets-file", secrets)
-        settings(drive, "read_patience_s = 4\n")
-        drive.mount()
-        (drive.mountpoint / "far").write_bytes(content(1, 100_000))
-        drive.sync()
-        drive.unmount()
-        drive.forget_cache()
-        drive.mount()
+        drive = far_away(drives, tmp_path, [server], 1, 100_000)
         server.process.send_signal(signal.SIGSTOP)
         try:
             for limit_s in (8, 3):  # the second knows already
@@ -288,21 +294,7 @@ def test_hosts_that_hang_do_not_keep_a_mount_from_ending(drives, tmp_path, is_ba
     kinds = ("webdav", "s3", "sftp")
     with ExitStack() as stack:
         hosts = [stack.enter_context(servers.rclone(tmp_path / kind, kind)) for kind in kinds]
-        secrets, urls = tmp_path / "secrets.toml", [host.place("vault") for host in hosts]
-        rows = [
-            (url, name, value) for url, host in zip(urls, hosts, strict=True) for name, value in host.secrets.items()
-        ]
-        secrets.write_text("".join(f'["{url}"]\n{name} = "{value}"\n' for url, name, value in rows))
-        secrets.chmod(0o600)
-        drive = drives("hung", urls)
-        drive.create("--copies", "2", "--secrets-file", secrets)
-        settings(drive, "read_patience_s = 4\n")
-        drive.mount()
-        (drive.mountpoint / "far").write_bytes(content(1, 5_000_000))
-        drive.sync()
-        drive.unmount()
-        drive.forget_cache()
-        drive.mount()
+        drive = far_away(drives, tmp_path, hosts, 2, 5_000_000)
         for host in hosts:
             host.process.send_signal(signal.SIGSTOP)
         try:

@@ -156,8 +156,7 @@ async def test_who_is_not_logind_is_not_heard(bus):
 def test_a_mount_locks_with_the_screen(bus, drives, folders):
     drive = drives("first", [folders[0].as_uri()])
     drive.create()
-    with (drive.state / "v" / "vault.toml").open("a") as settings:
-        settings.write("lock_with_screen = true\n")
+    drive.set("lock_with_screen = true\n")
     logind = Logind(bus)  # before the mount, which listens to who has its name then
     drive.mount()
 

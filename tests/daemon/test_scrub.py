@@ -75,8 +75,7 @@ def test_shipping_keeps_to_its_hours_unless_somebody_waits(drives, folders):
     drive.create()
     minute = (time.localtime().tm_hour * 60 + time.localtime().tm_min + 720) % 1440
     hours = f"{minute // 60:02}:{minute % 60:02}-{(minute // 60 + 1) % 24:02}:{minute % 60:02}"
-    with (drive.state / "v" / "vault.toml").open("a") as settings:
-        settings.write(f'ship_hours = "{hours}"\nbackground_hours = "{hours}"\npack_idle_s = 0.2\n')
+    drive.set(f'ship_hours = "{hours}"\nbackground_hours = "{hours}"\npack_idle_s = 0.2\n')
     drive.mount()
     (drive.mountpoint / "file").write_bytes(CONTENT)
     deadline = time.monotonic() + LIMIT_S

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from tests.mounted.both import tried
 from tests.mounted.test_soak import percentile
-from tests.mounted.vault import HOSTS, Vault, repository
+from tests.mounted.vault import HOSTS, Vault, at_work, repository
 
 pytestmark = pytest.mark.soak
 CLIENTS = 4  # that ask without a pause
@@ -61,19 +61,8 @@ class Hampered(Vault):
         return [sys.executable, "-c", lines, *arguments]
 
 
-@contextmanager
-def drive(base: Path, before: str) -> Iterator[Vault]:
-    base.mkdir()
-    vault = Hampered(base=base, state=base / "state", before=before)
-    vault.create()
-    with (vault.state / vault.name / "vault.toml").open("a") as file:
-        file.write(QUICK_PACKS)
-    try:
-        vault.mount()
-        yield vault
-        vault.unmount()
-    finally:
-        vault.abandon()
+def drive(base: Path, before: str) -> AbstractContextManager[Vault]:
+    return at_work(Hampered(base=base, state=base / "state", before=before), QUICK_PACKS)
 
 
 @contextmanager

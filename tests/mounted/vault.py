@@ -214,3 +214,18 @@ def mounted(base: Path, *options: str) -> Iterator[Vault]:
             vault.unmount()
     finally:
         vault.abandon()
+
+
+@contextmanager
+def at_work(vault: Vault, settings: str = "") -> Iterator[Vault]:
+    """A vault of any kind below a folder of its own, with more lines in vault.toml."""
+    vault.base.mkdir()
+    vault.create()
+    with (vault.state / vault.name / "vault.toml").open("a") as file:
+        file.write(settings)
+    try:
+        vault.mount()
+        yield vault
+        vault.unmount()
+    finally:
+        vault.abandon()
