@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -87,7 +88,9 @@ async def played(tmp_path, settings, worlds, rounds):
     seen = ([], [])
     for number in range(rounds):
         for side, files in enumerate(worlds):
-            seen[side].append(await transcript(tmp_path / f"{number}-{side}", settings, files()))
+            base = tmp_path / f"{number}-{side}"
+            seen[side].append(await transcript(base, settings, files()))
+            shutil.rmtree(base)  # a game at length would fill a disk
     return seen
 
 
