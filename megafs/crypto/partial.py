@@ -8,16 +8,21 @@ bytes: where that matters check the fetched bytes by ``crypto.merkle`` first, as
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from megafs.crypto.seal import HEADER_BYTES, SEGMENT_BYTES, TAG_BYTES, expand, same
+from megafs.crypto.seal import (
+    ALGORITHM,
+    DERIVED_BYTES,
+    HEADER_BYTES,
+    NONCE_BYTES,
+    SALT_BYTES,
+    SEGMENT_BYTES,
+    STEP_BYTES,
+    TAG_BYTES,
+    expand,
+    same,
+)
 from megafs.errors import Unauthentic
 from megafs.model import Bytes
 from megafs.wiping import KEY_BYTES
-
-SALT_BYTES = 24
-NONCE_BYTES = 12
-DERIVED_BYTES = KEY_BYTES + NONCE_BYTES + 32  # the rest is the commitment
-STEP_BYTES = SEGMENT_BYTES + TAG_BYTES
-ALGORITHM = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
 
 
 def cover(total_bytes: int, start: int, stop: int) -> tuple[int, int]:

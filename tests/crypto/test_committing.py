@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from megafs.crypto.partial import ALGORITHM, open_range
+from megafs.crypto.partial import open_range
 from megafs.crypto.passphrase import argon2id
 from megafs.crypto.recovery import RecoveryKey
-from megafs.crypto.seal import NO_VAULT, context, expand, open_sealed
+from megafs.crypto.seal import ALGORITHM, NO_VAULT, context, expand, open_sealed
 from megafs.crypto.slot import Slot, SlotKey, SlotKind, open_slots, slot_file
 from megafs.errors import Unauthentic, WrongKey
 from megafs.model import Kind

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from megafs.crypto.identity import SigningKey
-from megafs.crypto.partial import ALGORITHM, cover, open_derived, open_range
-from megafs.crypto.seal import expand, open_sealed, plain_bytes
+from megafs.crypto.partial import cover, open_derived, open_range
+from megafs.crypto.seal import ALGORITHM, expand, open_sealed, plain_bytes
 from megafs.errors import Unauthentic
 
 PUBLISHED = files("cryptography_vectors")

@@ -5,8 +5,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from megafs.crypto.partial import ALGORITHM
 from megafs.crypto.seal import (
+    ALGORITHM,
     HEADER_BYTES,
     NO_VAULT,
     TAG_BYTES,

@@ -1,13 +1,17 @@
 """Attacks of ATTACKS.md's list that need no host: forged with a key that was handed out, weak keys, telling errors,
-settings (A03, A04, A06, A23)."""
+settings, snapshots (A03, A04, A06, A23, A24, A28)."""
 
+import json
 import os
 import random
 import re
+import subprocess
+import sys
 import time
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +26,7 @@ from tests.security.rig import Rig
 from tests.security.test_evil_contents import outcome, spoil
 
 CORRUPTIONS = 10_000
+ROOT = Path(__file__).parent.parent.parent
 
 
 async def test_who_has_the_key_of_a_chunk_cannot_change_it(tmp_path, monkeypatch):
@@ -166,3 +171,14 @@ def test_no_setting_switches_a_check_off():
     names = {field.name for field in fields(Settings)}
     assert not {name for name in names if ABOUT_CHECKS.search(name)}
     assert ABOUT_CHECKS.search("verify_chunks"), "the control"
+
+
+@pytest.mark.needs_root
+def test_a_machine_brought_back_from_a_snapshot_draws_other_salts():
+    """A23, A24, A28: one memory goes on twice, and seals other bytes for the same place under the same key."""
+    command = ["unshare", "--pid", "--fork", sys.executable, "-m", "tests.security.snapshot"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    (one, (ours, library)), (other, (ours_again, library_again)) = json.loads(said)
+    assert one == other == 1, "no library can tell by the process"
+    assert ours != ours_again
+    assert library == library_again, "the control: a generator in memory repeats itself"
