@@ -11,17 +11,21 @@ import time
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from megafs.config import CHUNK_BYTES, Settings
 from megafs.crypto import keys as crypto_keys
+from megafs.crypto import seal as sealing
 from megafs.crypto.keys import Keyring, ident_head
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.seal import NO_VAULT, context, expand, open_sealed, seal
 from megafs.errors import MegaFSError, Unauthentic
 from megafs.model import Kind
+from megafs.wiping import own
 from tests.security.rig import Rig
 from tests.security.test_evil_contents import outcome, spoil
 
@@ -182,3 +186,43 @@ def test_a_machine_brought_back_from_a_snapshot_draws_other_salts():
     assert one == other == 1, "no library can tell by the process"
     assert ours != ours_again
     assert library == library_again, "the control: a generator in memory repeats itself"
+
+
+class Noted:
+    """AES-GCM that remembers every pair of key and nonce."""
+
+    def __init__(self, pairs, key):
+        self.pairs, self.key, self.cipher = pairs, own(key), AESGCM(key)
+
+    def encrypt(self, nonce, plain, more):
+        self.pairs.append(self.key + nonce)
+        return self.cipher.encrypt(nonce, plain, more)
+
+    def encrypt_into(self, nonce, plain, more, into):
+        self.pairs.append(self.key + nonce)
+        return self.cipher.encrypt_into(nonce, plain, more, into)
+
+
+def pairs_of(monkeypatch, count):
+    """Of so many seals of one place under one key, a few of them with several segments."""
+    pairs = []
+    monkeypatch.setattr(sealing, "AESGCM", partial(Noted, pairs))
+    key, where, long = os.urandom(32), context(Kind.HEAD, 1, bytes(32), b"here"), bytes(40_000)
+    for number in range(count):
+        seal(key, where, long if number % 1000 == 0 else b"x")
+    assert len(pairs) == count + 2 * (count // 1000)
+    return pairs
+
+
+@pytest.mark.fuzz
+def test_a_million_seals(monkeypatch):
+    """A23: no key meets a nonce twice."""
+    pairs = pairs_of(monkeypatch, 1_000_000)
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_control_a_salt_that_is_not_random_repeats_both(monkeypatch):
+    """A23."""
+    monkeypatch.setattr(sealing, "urandom", bytes)
+    pairs = pairs_of(monkeypatch, 1000)
+    assert len(set(pairs)) == 3, "one for each segment"

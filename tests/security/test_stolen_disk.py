@@ -4,15 +4,18 @@ import base64
 import json
 import os
 import shutil
+from contextlib import ExitStack
 
 import pytest
 import zstandard
 
-from tests.security.canary import Scan
+from tests.mounted.sickdisk import sick_disk
+from tests.security.canary import Scan, canary
 from tests.security.planted import keys_of, plant
 from tests.support.slots import opened_body
 
 pytestmark = pytest.mark.mounted
+DISK_BYTES = 160 << 20
 LEAST_BYTES = 1 << 19  # a scan of less has missed something
 
 
@@ -51,6 +54,40 @@ def test_nothing_shows_while_mounted_after_a_kill_after_unmounting_and_on_hosts(
     clean(scan, guarded)
     control(scan, told, guarded)
     nothing_to_guess_on_hosts(guarded)
+
+
+@pytest.mark.needs_root
+def test_nothing_shows_after_a_full_disk_and_a_new_epoch(guarded, scan_of):
+    """ENOSPC amid packs and commits, a kill there, and the VACUUM that a new epoch makes of the index (A40)."""
+    with ExitStack() as stack:
+        disk = stack.enter_context(sick_disk(guarded.base / "sick", DISK_BYTES))
+        stack.callback(guarded.abandon)
+        shutil.copytree(guarded.state, disk.root / "state")
+        guarded.state = disk.root / "state"
+        guarded.mount()
+        told = plant(guarded.mountpoint)
+        filler = disk.fill()
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(1000):
+                told |= {f"name {number}": canary().encode(), f"content {number}": canary().encode()}
+                with (guarded.mountpoint / told[f"name {number}"].decode()).open("wb") as file:
+                    file.write(told[f"content {number}"] * 500)
+                    os.fsync(file)
+        scan = scan_of(told)
+        clean(scan, guarded)
+        guarded.kill()
+        clean(scan, guarded)
+        filler.unlink()
+        guarded.mount()
+        guarded.unmount("--wait")
+        guarded.megafs("rotate", guarded.name, "--recovery-key-file", str(guarded.recovery_key), *guarded.unlocking)
+        scan = scan_of(told)  # with the keys of the new epoch, too
+        clean(scan, guarded)
+        guarded.mount()
+        guarded.unmount("--wait")
+        clean(scan, guarded)
+        (guarded.state / "control").write_bytes(told["name 0"])
+        assert {finding.label for finding in scan.files([guarded.state])[0]} == {"name 0"}
 
 
 def nothing_to_guess_on_hosts(guarded):

@@ -73,6 +73,7 @@ class Puppet(Wrapped):
     async def put(self, name: str, data: Bytes) -> None:
         self.brain.transcript.append(Seen(host=self.label, verb="put", name=name, data=bytes(data)))
         self.brain.versions.setdefault((self.label, name), []).append(bytes(data))
+        await trio.sleep(self.delay_s)
         await self._inner.put(name, data)
 
     async def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
