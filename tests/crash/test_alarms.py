@@ -35,7 +35,7 @@ def test_no_false_alarm(tmp_path, seed):
 
 @pytest.mark.crash
 def test_no_false_alarm_in_many_lives(tmp_path, rounds, seed):
-    """``--rounds N``: N kills."""
+    """``--rounds N``: N kills (A25)."""
     left, number = rounds or MANY_LIVES, 0
     while left:
         lives = min(left, MANY_LIVES)
@@ -47,7 +47,7 @@ def test_no_false_alarm_in_many_lives(tmp_path, rounds, seed):
     ("put_back", "said"), [("host", "host1"), ("state", "older than the hosts'")], ids=["host", "state"]
 )
 def test_what_was_put_back_is_noticed(tmp_path, seed, put_back, said):
-    """The negative control."""
+    """The negative control (A25)."""
     told = lived(tmp_path / "vault", 5, seed, put_back)
     check_quiet(told, 5)
     assert any(said in line for line in told["alarms after the control"])

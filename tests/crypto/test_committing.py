@@ -72,6 +72,7 @@ def test_the_field():
 
 
 def test_two_keys_one_ciphertext():
+    """A39."""
     first, second = b"1" * 32, b"2" * 32
     forged = two_faced(first, second)
     for key in (first, second):
@@ -85,7 +86,7 @@ def test_two_keys_one_ciphertext():
 
 
 def test_as_a_boot_object():
-    """Offered to the holders of two recovery keys, it opens for one at most: no partitioning oracle."""
+    """Offered to the holders of two recovery keys, it opens for one at most: no partitioning oracle (A39)."""
     keys = [RecoveryKey(bytes([n]) * 32) for n in (1, 2)]
     forged = two_faced(*(expand(key.secret, b"MegaFS/1 boot") for key in keys))
     assert len(keys[0].open_boot(forged)) == 32
@@ -95,7 +96,7 @@ def test_as_a_boot_object():
 
 def test_as_a_slot_file():
     """A whole file, check sum and body right for the first key: to the holder of the second it is a wrong key. One
-    answer for half of all keys would make a guess worth half of all guesses."""
+    answer for half of all keys would make a guess worth half of all guesses (A39)."""
     keys = [SlotKey(bytes([n]) * 32) for n in (1, 2)]
     slot = Slot(kind=SlotKind.KEY, label="key")
     wrapping = [slot.wrapping_key(key, argon2id) for key in keys]

@@ -54,6 +54,7 @@ def test_a_flipped_bit_in_what_was_fetched(data):
 
 
 def test_wrong_key_context_place_or_length():
+    """A34."""
     total = 3 * SEGMENT + 5
     sealed = SEALED[total]
     assert ranged(sealed, total, 0, 10) == PLAIN[:10]
@@ -76,6 +77,7 @@ def test_wrong_key_context_place_or_length():
 
 
 def test_reaching_the_end_proves_the_end():
+    """A27."""
     sealed = SEALED[3 * SEGMENT]
     cut = sealed[:-1] + bytes([sealed[-1] ^ 1])
     assert ranged(cut, 3 * SEGMENT, 0, 3 * SEGMENT - 1) == PLAIN[: 3 * SEGMENT - 1]

@@ -232,7 +232,7 @@ def test_no_changed_field_opens_though_its_check_sum_is_right():
 
 
 def test_the_control_for_changed_fields(monkeypatch):
-    """Were the slots not in the context of the body, a slot of one file could be put into another."""
+    """Were the slots not in the context of the body, a slot of one file could be put into another (A23)."""
     opened = open_slots(KEY, FILE, limits=LOW)
     stranger = new_slot(SlotKey(bytes(32)), opened.key, "keyring")
     front = bytearray(FILE[:FRONT])
@@ -309,7 +309,7 @@ def test_parameters_out_of_bounds(parameters):
 
 
 def test_the_control_for_the_bounds():
-    """Within bounds it does derive; with the floor taken away it would for cheap ones too."""
+    """Within bounds it does derive; with the floor taken away it would for cheap ones too (A09)."""
     derived = Recorded()
     with pytest.raises(WrongKey):
         open_slots("right", asking(64 * 1024, 3, 1), derive=derived)

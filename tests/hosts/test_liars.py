@@ -226,7 +226,7 @@ async def test_a_kept_connection_that_was_just_closed_is_not_the_hosts_failure(l
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
 def test_a_document_type_is_refused_in_any_encoding(encoding) -> None:
-    """Entities that expand to gigabytes need one; UTF-16 would hide the word from who looks for it in ASCII."""
+    """Entities that expand to gigabytes need one; UTF-16 would hide the word from who looks for it in ASCII (A43)."""
     bomb = (
         f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
         "<a>&c;&c;</a>"

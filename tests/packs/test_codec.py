@@ -95,6 +95,7 @@ def bombs():
 
 @pytest.mark.parametrize("name", ["silent", "honest", "lying"])
 def test_bombs_stay_within_the_plain_length(name):
+    """A43."""
     bomb = bombs()[name]
     assert len(bomb) < 8192
     for plain_bytes in (100, CHUNK_BYTES):
@@ -108,6 +109,7 @@ def test_bombs_stay_within_the_plain_length(name):
 
 
 def test_without_the_check_a_bomb_goes_off():
+    """A43."""
     plain = zstandard.ZstdDecompressor().decompress(bombs()["honest"], max_output_size=100)
     assert len(plain) == 64 << 20
 

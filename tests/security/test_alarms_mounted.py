@@ -33,6 +33,7 @@ def attach(vault, name, *more):
 
 
 def test_an_old_state_is_told_until_it_is_acknowledged(guarded):
+    """A41."""
     state = guarded.state / guarded.name
     asking = [guarded.name, "--state-dir", str(guarded.state)]
     guarded.mount()
@@ -104,7 +105,8 @@ def test_a_phrase_tells_an_old_picture_of_all_hosts_from_the_newest(guarded):
 
 @pytest.mark.crash
 def test_a_state_that_wrote_on_elsewhere_is_refused_with_the_way_out(guarded):
-    """Two copies of one state directory wrote: the mount names both histories, and repair takes the hosts' one."""
+    """Two copies of one state directory wrote: the mount names both histories, and repair takes the hosts' one
+    (A37)."""
     state = guarded.state / guarded.name
     guarded.mount()
     written(guarded, "common")

@@ -26,6 +26,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_found(spelling):
+    """A40."""
     secret = canary(32).encode()
     data = os.urandom(5000) + SPELLINGS[spelling](secret) + os.urandom(5000)
     assert {finding.label for finding in Scan({"it": secret, "other": canary().encode()}).bytes(data, "here")} == {"it"}

@@ -102,6 +102,7 @@ def honest_are_slower(rig):
 
 @pytest.mark.parametrize("hosts", [1, 3])
 async def test_every_deed_is_healed_or_refused(tmp_path, caplog, hosts):
+    """A11, A20, A21, A27."""
     rig = Rig(tmp_path, hosts)
     honest_are_slower(rig)
     data = os.urandom(CHUNK_BYTES + 50_000)
@@ -123,6 +124,7 @@ async def test_every_deed_is_healed_or_refused(tmp_path, caplog, hosts):
 
 @pytest.mark.parametrize("name", CHANGES)
 async def test_control_without_authentication_they_would_be_released(tmp_path, monkeypatch, name):
+    """A11, A20, A21, A27, A34, A42."""
     monkeypatch.setattr(Keyring, "open_chunk", opened_without_looking)
     rig = Rig(tmp_path, 1)
     data = os.urandom(CHUNK_BYTES)
@@ -271,7 +273,7 @@ async def test_whole_objects_swapped_for_one_another(tmp_path):
 
 
 async def test_the_local_copy_is_trusted_no_more_than_a_host(tmp_path):
-    """Bytes changed in the local pack file are mended from a host, or refused if the host is silent (A34, A41)."""
+    """Bytes changed in the local pack file are mended from a host, or refused if the host is silent (A34, A41, A22)."""
     rig = Rig(tmp_path, 1)
     async with rig.running() as drive:
         data = os.urandom(200_000)
@@ -368,7 +370,7 @@ async def test_control_without_the_check_compacting_would_keep_the_forgery(tmp_p
 
 
 async def test_many_readers_while_a_host_changes_its_mind(tmp_path):
-    """Concurrent reads of one file whose host lies in every second answer: nobody sees a forged byte (A42)."""
+    """Concurrent reads of one file whose host lies in every second answer: nobody sees a forged byte (A42, A34)."""
     rig = Rig(tmp_path, 3)
     honest_are_slower(rig)
     async with rig.running() as drive:

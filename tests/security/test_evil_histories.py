@@ -98,6 +98,7 @@ DEEDS = {
 
 @pytest.mark.parametrize("deed", DEEDS)
 async def test_one_evil_of_three_changes_nothing_and_alone_is_refused(tmp_path, deed):
+    """A13."""
     rig, right = await lived_in(tmp_path)
     rig.evil.deed = DEEDS[deed](rig.evil.picture())
     assert await verdict(rig, right) == "right"
@@ -251,7 +252,7 @@ async def test_another_vault_is_refused_before_a_byte_leaves(tmp_path):
         assert await boot.find(puppet, mine.recovery) is None
         assert {seen.verb for seen in mine.brain.transcript} == {"get"}
     puppet.world = None
-    assert await boot.find(puppet, mine.recovery) is not None
+    assert await boot.find(puppet, mine.recovery) is not None, "the control: the right one is found"
 
 
 async def test_whatever_is_wrong_with_a_boot_object_hosts_see_the_same(tmp_path):
@@ -332,7 +333,7 @@ async def test_lies_in_listings_and_late_answers_change_nothing(tmp_path):
 
 async def test_rollback_to_every_older_state(tmp_path):
     """Pictures of all hosts after each step are served again (A36): with state it is always noticed, with one honest
-    host the newest wins; all hosts together against a device without state is the documented miss."""
+    host the newest wins; all hosts together against a device without state is the documented miss (A26)."""
     rig = Rig(tmp_path, 3)
     await rig.put_boots()
     pictures = []
@@ -473,7 +474,7 @@ def common(rig):
 
 
 async def test_names_differ_from_host_to_host(tmp_path):
-    """No name is on two hosts, and none is a function of content (A31, A47)."""
+    """No name is on two hosts, and none is a function of content (A31, A47, A33)."""
     rig, _ = await lived_in(tmp_path)
     assert not common(rig)
 
@@ -558,7 +559,7 @@ def kept_rows(rig):
 
 
 async def test_control_a_head_that_opens_without_authentication_is_taken(tmp_path, monkeypatch):
-    """With the seal's check taken away a changed head passes; with it the host is named."""
+    """With the seal's check taken away a changed head passes; with it the host is named (A02)."""
     rig, right = await lived_in(tmp_path, hosts=1)
     pure, host = rig.evil.picture(), rig.specs[0].id
     heads = {name for name in pure if kind_of(rig, name) is Kind.HEAD}
@@ -578,7 +579,8 @@ def mended(sealed, pure):
 
 
 async def test_control_a_commit_left_out_would_be_seen_in_the_rows(tmp_path, monkeypatch):
-    """With the chain's check taken away a withheld commit leaves rows that nobody wrote, and the verdict says so."""
+    """With the chain's check taken away a withheld commit leaves rows that nobody wrote, and the verdict says so
+    (A13, A14)."""
     rig, right = await lived_in(tmp_path, hosts=1)
     monkeypatch.setattr(recover, "_apply_commit", unchained)
     with pytest.raises(AssertionError, match="rows that nobody wrote"):

@@ -85,6 +85,7 @@ def explore(parser: Parser, examples: int, long_s: float = LONG_S) -> tuple[int,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_quickly(name):
+    """A43."""
     parser = parsers()[name]
     explore(parser, QUICK)
     if name not in UNTAKEN:
@@ -112,6 +113,7 @@ def led_by_coverage(name, seconds):
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", NAMES)
 def test_led_by_coverage(name, request):
+    """A43."""
     seconds = max(2, int(60 * request.config.getoption("--minutes") / len(NAMES)))
     status, runs, cpu_s, said = led_by_coverage(name, seconds)
     print(f"{name}: {runs} inputs in {cpu_s:.0f} s of CPU")
@@ -121,6 +123,7 @@ def test_led_by_coverage(name, request):
 
 @pytest.mark.fuzz
 def test_control_coverage_finds_what_chance_does_not():
+    """A43."""
     status, _, _, said = led_by_coverage(BROKEN, 300)  # ends as soon as it is found; a busy machine takes longer
     assert status != 0
     assert "KeyError: 'found'" in said
@@ -136,6 +139,7 @@ def test_control_coverage_finds_what_chance_does_not():
     ids=["raises", "hangs", "chatters"],
 )
 def test_control_a_bad_parser_is_found(parse):
+    """A43."""
     with pytest.raises((AssertionError, UnicodeDecodeError)):
         explore(Parser(parse=parse, valid=(os.urandom(50), canary().encode())), 5, long_s=0.05)
 

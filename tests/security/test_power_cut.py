@@ -18,6 +18,7 @@ LEAST_BYTES = 1 << 20
 
 
 def test_nothing_that_ever_reached_the_disk_shows_anything(guarded):
+    """A40."""
     base = guarded.base
     image, log, disk = base / "image", base / "written", base / "disk"
     disk.mkdir()

@@ -38,6 +38,7 @@ def refused(vault, *arguments):
 
 
 def test_wrong_passphrase_and_damaged_slots(guarded):
+    """A01."""
     mount = ["mount", guarded.name, str(guarded.mountpoint), "--state-dir", str(guarded.state), "--passphrase-file"]
     wrong = guarded.base / "wrong"
     wrong.write_text("not the passphrase\n")

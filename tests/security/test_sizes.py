@@ -103,19 +103,22 @@ GAMES = {
 
 @pytest.mark.parametrize("game", GAMES)
 async def test_coarse_sizes_are_the_same_whatever_is_stored(tmp_path, game):
+    """A31, A32."""
     left, right = await played(tmp_path, COARSE, GAMES[game], FEW)
     assert len({*left, *right}) == 1, "one transcript for every round of both worlds"
 
 
-async def test_control_fine_sizes_tell_text_from_noise(tmp_path):
-    """And so would coarse ones if they compressed: the game is not won by a transcript that sees nothing."""
-    left, right = await played(tmp_path, FINE, (one_large, compressible), FEW)
+@pytest.mark.parametrize("game", GAMES)
+async def test_control_fine_sizes_tell_the_worlds_apart(tmp_path, game):
+    """The game is not won by a transcript that sees nothing (A31, A32)."""
+    left, right = await played(tmp_path, FINE, GAMES[game], FEW)
     assert not {*left} & {*right}
 
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("game", GAMES)
 async def test_games_at_length(tmp_path, game, request):
+    """A31."""
     rounds = request.config.getoption("--rounds") or MANY
     for name, settings, count in (("fine", FINE, min(MANY, rounds)), ("coarse", COARSE, rounds)):
         left, right = await played(tmp_path / name, settings, GAMES[game], count)
@@ -126,6 +129,7 @@ async def test_games_at_length(tmp_path, game, request):
 
 
 def test_the_classifier_wins_where_there_is_something_to_see():
+    """A31."""
     assert advantage([("a",)] * 10, [("b",)] * 10) == (1, 1)
     assert advantage([("a",)] * 10, [("a",)] * 10) == (0, 0)
     won, most = advantage([("a",), ("b",)] * 50, [("a",), ("a",)] * 50)
@@ -161,7 +165,7 @@ def test_with_coarse_sizes_a_right_guess_looks_like_a_wrong_one():
 
 def test_control_by_default_who_may_choose_the_rest_of_a_file_can_try_guesses():
     """What the default profile leaks, said in THREAT-MODEL.md: with filler up to the edge of a size, the right guess
-    is the one that stays below it."""
+    is the one that stays below it (A35)."""
     right, half, *wrong = guesses(20)
     noise = os.urandom(20_000).hex().encode()  # compresses to half
     for size in itertools.count(9000):

@@ -38,6 +38,7 @@ def clean(scan, guarded):
 
 
 def test_nothing_shows_while_mounted_after_a_kill_after_unmounting_and_on_hosts(guarded, scan_of):
+    """A24, A40."""
     guarded.mount()
     told = plant(guarded.mountpoint)
     scan = scan_of(told)

@@ -51,7 +51,8 @@ def any_database(path):
     [(index, False, False), (index_with_files, True, False), (any_database, True, True)],
 )
 def test_a_sort_of_a_million_rows(tmp_path, opened, is_file, is_found):
-    """In memory; a file would be encrypted, too. The last one is the control: any other database shows its rows."""
+    """In memory; a file would be encrypted, too. The last one is the control: any other database shows its rows
+    (A40)."""
     secret, before = canary(32), nameless()
     connection = opened(tmp_path / "index.db")
     try:

@@ -41,6 +41,7 @@ def found(text: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_clean(path: Path) -> None:
+    """A05."""
     assert found(path.read_text(), str(path.relative_to(ROOT))) == []
 
 
@@ -58,8 +59,10 @@ def test_clean(path: Path) -> None:
     ],
 )
 def test_control_a_forbidden_word_is_found(line: str) -> None:
+    """A05."""
     assert found(f"{line}\n", "store/reader.py")
 
 
 def test_control_comparing_a_secret_is_found() -> None:
+    """A23."""
     assert found("if key == given:\n", "crypto/keys.py")

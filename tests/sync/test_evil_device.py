@@ -45,7 +45,7 @@ async def taken_over(world: World, folder) -> Database:
     ("name", "way"), [*((name, "commit") for name in NAMES), ("slash", "renamed"), ("up", "checkpoint")]
 )
 async def test_names_that_no_file_can_have_are_refused(tmp_path, autojump_clock, monkeypatch, name, way):
-    """In a commit, by a rename, in a checkpoint: nothing of it is mounted or copied out."""
+    """In a commit, by a rename, in a checkpoint: nothing of it is mounted or copied out (A43)."""
     world = World(count=2)
     evil = Device(world, tmp_path / "evil", world.identity.signer(1))
     async with evil.shipping():
@@ -110,7 +110,8 @@ CASES = [*((what, "commit") for what in ROWS), *((what, "checkpoint") for what i
 
 @pytest.mark.parametrize(("what", "way"), CASES)
 async def test_rows_that_no_device_writes_are_refused(tmp_path, autojump_clock, monkeypatch, what, way):
-    """Attributes, access lists, link targets, modes, sizes: of every kind the longest that may be comes through."""
+    """Attributes, access lists, link targets, modes, sizes: of every kind the longest that may be comes through
+    (A43)."""
     world = World(count=2)
     evil = Device(world, tmp_path / "evil", world.identity.signer(1))
     async with evil.shipping():
@@ -156,7 +157,7 @@ def test_values_of_another_type_are_refused(tmp_path, way):
 
 @pytest.mark.soak
 async def test_a_directory_of_a_million_entries(tmp_path, autojump_clock):
-    """Comes through the hosts, and is listed page by page within bounded memory."""
+    """Comes through the hosts, and is listed page by page within bounded memory (A43)."""
     world = World(count=2)
     evil = Device(world, tmp_path / "evil", world.identity.signer(1))
     async with evil.shipping():

@@ -132,6 +132,7 @@ async def test_an_old_state_is_brought_forward(world: World, tmp_path: Path, aut
 
 @pytest.mark.parametrize("deed", list(Evil))
 async def test_one_evil_host_changes_nothing(world: World, tmp_path: Path, autojump_clock: object, deed: Evil) -> None:
+    """A34."""
     one = Device(world, tmp_path / "1", world.identity.signer(1))
     async with one.shipping():
         for n in range(3):

@@ -134,7 +134,7 @@ def test_the_number_a_day_is_enough_by_arithmetic() -> None:
 
 async def test_the_loss_of_one_percent_is_noticed_within_a_day(jumping_clock, stocked) -> None:
     """Of the kind that a host hides best. With 0.98 for each day fewer than 17 of 20 come once in a thousand runs; that
-    it is more than 0.95 the arithmetic above and the many trials below show."""
+    it is more than 0.95 the arithmetic above and the many trials below show (A46)."""
     assert await trials(stocked, "lost bytes") >= 0.85 * TRIALS
 
 
@@ -148,6 +148,7 @@ async def test_the_loss_of_one_percent_in_many_trials(jumping_clock, stocked, lo
 
 
 async def test_too_few_looks_and_looks_that_believe_are_told_apart_from_enough(jumping_clock, stocked) -> None:
+    """A46."""
     assert await trials(stocked, "missing", a_day=60) < 0.8 * TRIALS
     assert await trials(stocked, "lost bytes", 2, kind=Trusting) == 0
 

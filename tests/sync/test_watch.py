@@ -45,6 +45,7 @@ def told(device: Device) -> list[str]:
 
 
 async def test_a_host_that_shows_less_is_named_with_both_numbers_and_hashes(tmp_path, autojump_clock, caplog):
+    """A36."""
     world = World()
     one = Device(world, tmp_path / "1", world.identity.signer(1))
     async with one.shipping():
@@ -98,7 +99,7 @@ async def test_a_host_put_back_between_two_looks_is_noticed_before_it_gets_more(
 
 
 async def test_a_host_that_is_behind_in_what_it_never_confirmed_is_not_blamed(tmp_path, autojump_clock):
-    """Slow and absent hosts, collected heads, a host that comes back: no alarm."""
+    """Slow and absent hosts, collected heads, a host that comes back: no alarm (A25)."""
     world = World()
     one = Device(world, tmp_path / "1", world.identity.signer(1))
     async with one.shipping():
@@ -168,6 +169,7 @@ async def test_two_histories_are_told_apart_at_first_contact(tmp_path, autojump_
 
 
 async def test_a_host_that_says_nothing_for_two_days(tmp_path, autojump_clock):
+    """A38."""
     world = World()
     one = Device(world, tmp_path / "1", world.identity.signer(1))
     async with one.shipping():
@@ -188,6 +190,7 @@ async def test_a_host_that_says_nothing_for_two_days(tmp_path, autojump_clock):
 
 
 async def test_a_machine_that_was_off_for_a_week_does_not_blame_its_hosts(tmp_path, autojump_clock):
+    """A38."""
     world = World()
     one = Device(world, tmp_path / "1", world.identity.signer(1))
     async with one.shipping():
@@ -239,7 +242,7 @@ DAY_S = 24 * HOUR_S
 
 @pytest.mark.parametrize("goes_by_the_date", [False, True], ids=["lasting", "control"])
 async def test_a_date_that_somebody_sets_makes_nobody_stale(tmp_path, autojump_clock, goes_by_the_date):
-    """Neither a host nor a device; forward or back. The control is a watch that believes the date."""
+    """Neither a host nor a device; forward or back. The control is a watch that believes the date (A38)."""
     world, one, two = await taken_over(tmp_path)
     if goes_by_the_date:
         one.lasting = one.clock
@@ -279,6 +282,7 @@ async def test_a_date_set_back_does_not_silence_a_device(tmp_path, autojump_cloc
 
 
 async def test_control_without_a_heartbeat_a_quiet_device_would_be_missed(tmp_path, autojump_clock):
+    """A38."""
     _, one, two = await taken_over(tmp_path)
     async with two.shipping():
         await shipped(two)
@@ -322,7 +326,7 @@ def two_less(world: World, device: Device) -> list[str]:
 
 
 async def test_another_device_has_seen_more_of_us_than_we_have(tmp_path, autojump_clock):
-    """A state directory put back after it had lost the vault: its successor's heads know better."""
+    """A state directory put back after it had lost the vault: its successor's heads know better (A41)."""
     world = World()
     one = Device(world, tmp_path / "1", world.identity.signer(1))
     async with one.shipping():
