@@ -204,7 +204,7 @@ class Pack:
 class Finding:
     """One thing that is wrong in a vault. Names ids and hosts, never files."""
 
-    where: str  # index, local, or a host's label
+    where: str  # index, local, hosts, or a host's label
     rule: str
     subject: str
     sentence: str

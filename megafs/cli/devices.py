@@ -134,21 +134,16 @@ def unshipped(paths: VaultPaths, json: bool) -> None:
         found += page.paths
         number += 1
     if json:
-        terminal.answer_json([{"path": shown(each.path), "what": each.what} for each in found])
+        terminal.answer_json([{"path": terminal.shown(each.path), "what": each.what} for each in found])
     else:
         for each in found:
-            terminal.answer(f"{each.what:8}{shown(each.path)}")
+            terminal.answer(f"{each.what:8}{terminal.shown(each.path)}")
     if not page.is_whole:
         terminal.note("older commits that the vault lacks are in a checkpoint of this device: compare the trees, too")
     if found:
         terminal.note("the vault lacks these; copy them from this mount to the device that writes now")
     else:
         terminal.note("everything of this device is in the vault")
-
-
-def shown(path: bytes) -> str:
-    """A path on one line, whatever bytes it has."""
-    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 def cells(device: DeviceReport) -> tuple[str, ...]:

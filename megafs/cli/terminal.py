@@ -30,6 +30,11 @@ def note(text: str) -> None:
     print(f"megafs: {text}", file=sys.stderr, flush=True)
 
 
+def shown(path: bytes) -> str:
+    """A path on one line, whatever bytes it has."""
+    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+
+
 def time_text(seconds: int) -> str:
     """A moment, in local time, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -113,6 +113,7 @@ class Progress:
     done_bytes: int
     total_bytes: int
     waiting_for: tuple[str, ...] = ()  # labels of hosts that do not answer now
+    paths: tuple[bytes, ...] = ()  # of check: files that it found to be harmed; more may follow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index
 from megafs.daemon.hosts import Opener, connected
+from megafs.daemon.unshipped import pages
 from megafs.index.care import Care
 from megafs.index.database import Database
 from megafs.index.extents import Extents
@@ -54,12 +55,14 @@ async def beside(engine: Engine, *, full: bool, repair: bool) -> AsyncGenerator[
 
 
 async def answered(checker: Checker) -> AsyncIterator[Message]:
-    """Progress now and then, and the result."""
+    """Progress now and then, then which files are harmed, and the result."""
     shown = trio.current_time()
     async for done, total in checker.run():
         if trio.current_time() - shown >= SHOW_EVERY_S:
             shown = trio.current_time()
             yield Progress(done_bytes=done, total_bytes=total, waiting_for=tuple(checker.counts.silent))
+    for page in pages(await checker.harmed_paths(), len):
+        yield Progress(done_bytes=0, total_bytes=0, paths=tuple(page))
     yield Checked(
         chunks=checker.counts.chunks,
         copies=checker.counts.copies,

@@ -1,6 +1,7 @@
 """What this device has and the vault has not: the paths that were changed in commits which no successor had seen."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import TypeVar
 
 import trio
 
@@ -9,6 +10,7 @@ from megafs.daemon.engine import Engine
 from megafs.index.changed import changed_paths, own_after
 from megafs.sync.claims import Claims, winners
 
+Item = TypeVar("Item")
 PAGE_BYTES = 200_000  # of paths in one answer, which spells them in hex
 
 
@@ -27,7 +29,7 @@ async def unshipped(engine: Engine, page: int) -> AsyncGenerator[Message, None]:
             return [UnshippedPath(path=each.path, what=each.what) for each in found], not missing
 
     paths, is_whole = await trio.to_thread.run_sync(look)
-    cut = pages(paths)
+    cut = pages(paths, lambda each: len(each.path))
     chosen = cut[page] if page < len(cut) else []
     yield Unshipped(first_seq=base + 1, last_seq=last, is_whole=is_whole, paths=tuple(chosen))
 
@@ -39,14 +41,14 @@ async def seen_by_successor(claims: Claims, number: int) -> int | None:
     return next((base.seq for base in reversed(bases) if base.device == number), None)
 
 
-def pages(paths: list[UnshippedPath]) -> list[list[UnshippedPath]]:
+def pages(items: Iterable[Item], size: Callable[[Item], int]) -> list[list[Item]]:
     """In order, each as large as an answer may be. Pure."""
-    cut: list[list[UnshippedPath]] = []
+    cut: list[list[Item]] = []
     room = 0
-    for path in paths:
-        if len(path.path) > room:
+    for item in items:
+        if size(item) > room:
             cut.append([])
             room = PAGE_BYTES
-        cut[-1].append(path)
-        room -= len(path.path)
+        cut[-1].append(item)
+        room -= size(item)
     return cut

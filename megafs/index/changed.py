@@ -1,4 +1,5 @@
-"""Which paths a run of changesets changed, for an owner who has to copy them: rows in, paths out. Changes nothing."""
+"""Which paths a run of changesets changed, or damage concerns, for an owner who has to act: rows in, paths out. Changes
+nothing."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -54,12 +55,21 @@ def changed_paths(connection: apsw.Connection, changesets: Iterable[bytes]) -> l
                 inodes.add(key)
         else:
             inodes.update(_owner(connection, change.name, key, values))
-    found = {ChangedPath(_path(connection, parent, name), "removed") for parent, name in gone}
+    found = {ChangedPath(path_of(connection, parent, name), "removed") for parent, name in gone}
     for ident, parent, name, ino in connection.execute("SELECT id, parent, name, ino FROM dirent"):
         if ident in new or ino in inodes:
-            found.add(ChangedPath(_path(connection, parent, name), "new" if ident in new else "changed"))
+            found.add(ChangedPath(path_of(connection, parent, name), "new" if ident in new else "changed"))
     there = {each.path for each in found if each.what != "removed"}
     return sorted((each for each in found if each.what != "removed" or each.path not in there), key=lambda e: e.path)
+
+
+def paths_of(connection: apsw.Connection, inodes: Iterable[int], chunks: Iterable[bytes]) -> list[bytes]:
+    """Of these inodes, and of the files that hold these chunks. Thread: looks at every name once."""
+    wanted = set(inodes)
+    for chunk in chunks:
+        wanted.update(ino for (ino,) in connection.execute("SELECT ino FROM extent WHERE chunk = ?", (chunk,)))
+    entries = connection.execute("SELECT parent, name, ino FROM dirent") if wanted else ()
+    return sorted(path_of(connection, parent, name) for parent, name, ino in entries if ino in wanted)
 
 
 def _former_entry(connection: apsw.Connection, key: int, old: tuple[object, ...]) -> Iterator[tuple[int, bytes]]:
@@ -86,7 +96,7 @@ def _owner(connection: apsw.Connection, table: str, key: int, values: tuple[obje
         yield ino
 
 
-def _path(connection: apsw.Connection, parent: int, name: bytes) -> bytes:
+def path_of(connection: apsw.Connection, parent: int, name: bytes) -> bytes:
     """From the root on; a directory that is gone, too, is ``?``."""
     parts = [name]
     while parent != ROOT_INO:

@@ -259,6 +259,14 @@ class Reader:
             codec = self._codecs.codec = Codec()
         return bytes(codec.decompress(place.codec, data, place.plain_bytes))
 
+    def opens(self, place: ChunkPlace, sealed: bytes) -> bool:
+        """Thread. Whether these bytes are the chunk, and can be opened."""
+        pack = self._packs.get(place.pack)
+        try:
+            return pack is not None and len(self._plain(pack.epoch, place, sealed)) == place.plain_bytes
+        except (Unauthentic, Corrupt):
+            return False
+
     def _touch(self, number: PackNumber) -> None:
         minute = int(time.time() / 60)
         if minute != self._minute:

@@ -17,7 +17,7 @@ from megafs.crypto.keys import Keyring
 from megafs.crypto.merkle import leaf_hashes, root_of
 from megafs.crypto.seal import digest
 from megafs.index.packs import OPEN, Packs
-from megafs.model import WHOLE, Bytes, ChunkId, ChunkPlace, Kind, PackId, PackNumber
+from megafs.model import WHOLE, Bytes, ChunkId, ChunkPlace, Kind, Pack, PackId, PackNumber
 from megafs.packs.codec import Codec, is_zero
 from megafs.packs.format import encode_directory, encode_footer, fits, layout, sealed_bytes
 from megafs.store.disk import Disk
@@ -117,25 +117,33 @@ class PackWriter:
                 dropped.append(number)
                 continue
             self._disk.truncate(number, end)
-            now_s = self._clock()
-            chunks = len(self._packs.places(number))
-            opened = OpenPack(
-                number=number,
-                id=pack.id,
-                epoch=pack.epoch,
-                position=end,
-                synced=end,
-                chunks=chunks,
-                first_s=now_s,
-                last_s=now_s,
-            )
             if self.current is not None:
                 self.full.append(self.current)
-            self.current = opened
+            self.current = self._as_it_lies(pack, end)
         if self.current is not None and self.current.epoch != self.keyring.epoch:
             self.full.append(self.current)
             self.current = None
         return dropped
+
+    def _as_it_lies(self, pack: Pack, end: int) -> OpenPack:
+        now_s, chunks = self._clock(), len(self._packs.places(pack.number))
+        return OpenPack(
+            number=pack.number,
+            id=pack.id,
+            epoch=pack.epoch,
+            position=end,
+            synced=end,
+            chunks=chunks,
+            first_s=now_s,
+            last_s=now_s,
+        )
+
+    async def reopen(self, pack: Pack) -> None:
+        """A closed pack that no host has is to be closed once more, behind its last live chunk."""
+        end = self._packs.end(pack.number)
+        await trio.to_thread.run_sync(self._disk.truncate, pack.number, end)
+        self._packs.set_local(pack.number, end, OPEN)
+        self.full.append(self._as_it_lies(pack, end))
 
     async def store(self, pieces: Sequence[Bytes]) -> list[ChunkPlace | None]:
         """Seal and append. Returns a place per piece, None for all zeros, once the bytes can be read back (not yet

@@ -62,13 +62,13 @@ class Examiner:
         """Raises HostError if the host does not answer."""
         try:
             if full:
-                return await self._whole(copy)
+                return (await self.whole(copy))[0]
             name = self._objects.name(copy.host, Kind.PACK, ident_pack(copy.pack.id, copy.shard))
             if await self._objects.hosts[copy.host].head(name) != copy.stored_bytes:
                 return Look(wrong=CUT)
             if leaves := self._packs.leaves(copy.pack.number, copy.shard):
                 return await self._leaf(copy, name, leaves)
-            return await self._chunk(copy, name) or await self._whole(copy)
+            return await self._chunk(copy, name) or (await self.whole(copy))[0]
         except ObjectMissing:
             return Look(wrong=MISSING)
 
@@ -111,11 +111,12 @@ class Examiner:
         data = await self._objects.hosts[copy.host].get(name, start, stop)
         return Look(wrong="" if digest(data) == wanted else DAMAGED, bytes=len(data))
 
-    async def _whole(self, copy: Copy) -> Look:
+    async def whole(self, copy: Copy) -> tuple[Look, bytes]:
+        """Read whole; the bytes, if they are right, as well. Raises ObjectMissing and what else the host says."""
         data = await self._objects.get(copy.host, Kind.PACK, ident_pack(copy.pack.id, copy.shard))
         leaves = await trio.to_thread.run_sync(leaf_hashes, data)
         if root_of(leaves) != copy.root:
-            return Look(wrong=DAMAGED if len(data) == copy.stored_bytes else CUT, bytes=len(data))
+            return Look(wrong=DAMAGED if len(data) == copy.stored_bytes else CUT, bytes=len(data)), b""
         if self._packs.get(copy.pack.number) is not None:
             self._packs.set_leaves(copy.pack.number, copy.shard, leaves)
-        return Look(wrong="", bytes=len(data))
+        return Look(wrong="", bytes=len(data)), data

@@ -298,7 +298,10 @@ class Shipper:
 
     def _missing(self, left: Backlog) -> str:
         labels = {state.spec.id: state.spec.label for state in self._landscape.states()}
-        parts = [f"{left.packs} packs are on too few hosts"] if left.packs else []
+        reasons = sorted({trouble.sentence for trouble in self.packing.troubles.values()})
+        parts = [f"{left.packs} packs are on too few hosts" + "".join(f" ({each})" for each in reasons)] * bool(
+            left.packs
+        )
         for host, label in sorted(labels.items(), key=lambda item: item[1]):
             count = left.lacking.get(host, 0) + left.owed.get(host, 0)
             if count:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from megafs.cli import devices, main
+from megafs.cli import devices, main, terminal
 from megafs.control.messages import DeviceReport
 from megafs.crypto.ticket import TicketCode
 
@@ -30,7 +30,7 @@ def test_cells_of_what_is_not_known():
 
 
 def test_paths_of_any_bytes_are_one_line():
-    assert devices.shown(b"a\n\xff\xc3\xa4") == "a\\n\\xffä"
+    assert terminal.shown(b"a\n\xff\xc3\xa4") == "a\\n\\xffä"
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from os import urandom
 import pytest
 import trio
 
-from megafs.control.messages import Checked
+from megafs.control.messages import Checked, Progress
 from megafs.crypto.keys import ident_pack
+from megafs.crypto.merkle import root
 from megafs.daemon.check import beside
 from megafs.index.packs import SHIPPED
 from megafs.model import ROOT_INO, Kind
@@ -35,6 +36,12 @@ async def checked(engine, *, full=False, repair=False) -> Checked:
     told = [message async for message in beside(engine, full=full, repair=repair)]
     assert isinstance(told[-1], Checked)
     return told[-1]
+
+
+async def checked_with_paths(engine, *, full=False):
+    """The result, and the files that it harms."""
+    told = [message async for message in beside(engine, full=full, repair=False)]
+    return told[-1], [path for step in told if isinstance(step, Progress) for path in step.paths]
 
 
 def object_name(engine, spec):
@@ -75,12 +82,40 @@ async def test_copies_that_are_missing_or_damaged_are_found_per_host(engine):
     held[5000] ^= 1
     engine.objects[second.label][object_name(engine, second)] = bytes(held)
     told = await checked(engine)
-    assert [(each.where, each.sentence) for each in told.findings] == [(first.label, "a copy is missing")]
+    assert (first.label, "a copy is missing") in [(each.where, each.sentence) for each in told.findings]
     told = await checked(engine, full=True)
     assert {(each.where, each.sentence) for each in told.findings} == {
         (first.label, "a copy is missing"),
         (second.label, "a copy is damaged"),
     }
+
+
+async def test_what_had_rotted_before_it_left_is_not_called_healthy(engine):
+    """Both hosts have exactly what they were given, and that does not open."""
+    place = engine.packs.places(engine.pack.number)[0]
+    for spec in drive.HOSTS:
+        held = bytearray(engine.objects[spec.label][object_name(engine, spec)])
+        held[place.offset + 100] ^= 1
+        engine.objects[spec.label][object_name(engine, spec)] = bytes(held)
+        execute = engine.database.connection.execute
+        execute("UPDATE copy SET root = ? WHERE pack = ?", (root(bytes(held)), engine.pack.number))
+    await engine.commits.durable_now()
+    told, paths = await checked_with_paths(engine, full=True)
+    assert [(each.where, each.rule) for each in told.findings] == [("hosts", "rotten")]
+    assert paths == [b"file"]
+
+
+async def test_a_pack_that_no_host_has_any_more_and_the_cache_has_not_is_lost(engine):
+    for spec in drive.HOSTS:
+        engine.objects[spec.label].clear()
+    told, paths = await checked_with_paths(engine, full=True)
+    assert {each.rule for each in told.findings} == {"copy"}, "it is all here"
+    assert paths == []
+    place = engine.packs.places(engine.pack.number)[0]
+    engine.disk.punch(place.pack, place.offset, 4096)
+    told, paths = await checked_with_paths(engine, full=True)
+    assert {each.rule for each in told.findings} == {"copy", "lost"}
+    assert paths == [b"file"]
 
 
 async def test_a_lost_copy_is_made_anew(engine):

@@ -145,10 +145,40 @@ def test_missing_foreign_and_rotten_pack_files(drive):
     assert check(drive, "--full", "--repair", status=0) == [("local", "damaged", True), ("local", "stray", True)]
     assert (drive.state / "v" / "lost+found" / foreign.name).read_bytes() == b"of another vault"
     assert check(drive, "--full", status=0) == []
+    largest.unlink()  # shipped: nothing is lost
+    where = ["--passphrase-file", drive.phrase]
+    told = drive.run("check", "v", *where, status=DAMAGED)
+    assert "1 pack file of the cache is missing" in told.stdout
+    assert "1 thing is wrong with v" in told.stderr
+    assert "cannot be read" not in told.stdout
+    assert check(drive, "--repair", status=0) == [("local", "absent", True)]
+    assert check(drive, status=0) == []
     smallest.unlink()  # on no host yet: nothing can bring it back
+    told = drive.run("check", "v", *where, status=DAMAGED)
+    assert told.stdout.splitlines()[-2] == "  unshipped"
+    assert "shipped" not in told.stdout.split()
     found = check(drive, "--full", "--repair", status=DAMAGED)
     assert ("local", "missing", False) in found
-    assert all(not repaired for _, rule, repaired in found if rule in ("missing", "damaged"))
+    assert all(not repaired for _, rule, repaired in found if rule == "missing")
+
+
+def test_of_many_harmed_files_people_are_told_some_and_machines_all(drive):
+    """Names of any bytes."""
+    execute(
+        drive,
+        *(
+            f"INSERT INTO dirent VALUES ({100 + n}, {ROOT_INO}, x'{(b'n%02d' % n).hex()}ff', "
+            f"(SELECT ino FROM dirent WHERE name = x'{b'unshipped'.hex()}'))"
+            for n in range(30)
+        ),
+    )
+    pack_files(drive)[0].unlink()
+    where = ["--passphrase-file", drive.phrase]
+    told = drive.run("check", "v", *where, status=DAMAGED).stdout.splitlines()
+    assert sum(line.startswith("  n") for line in told) == 20
+    assert "  and 11 more (--json lists all)" in told
+    paths = json.loads(drive.run("check", "v", "--json", *where, status=DAMAGED).stdout)["paths"]
+    assert paths == [*(f"n{n:02d}\\xff" for n in range(30)), "unshipped"]
 
 
 def test_wrong_objects_on_hosts(drive):
