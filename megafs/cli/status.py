@@ -11,10 +11,11 @@ from megafs.cli import mounts, places, terminal
 from megafs.cli.options import Json, StateDir, policy_text
 from megafs.config import VaultPaths
 from megafs.control.messages import Request, Status
-from megafs.errors import Incomplete, MegaFSError, NotMounted, Usage
+from megafs.errors import DamagedIndex, Incomplete, Locked, MegaFSError, NotMounted, Usage
 from megafs.model import Policy
 
 ALARMED = 10  # exit status
+KNOWN_ALWAYS = {"vault", "mountpoint", "locked", "unknown", "read_only"}
 
 
 def run(
@@ -58,6 +59,10 @@ def phrase_of(name: str | None, state_dir: Path | None) -> str:
     status = asked(places.vault(state_dir, name))
     if status is None:
         raise NotMounted(f"{name} is not mounted: only then its state can be asked")
+    if status.locked:
+        raise Locked(f"{name} is locked; megafs unlock {name} opens it")
+    if status.unknown:
+        raise DamagedIndex(status.read_only)
     if not status.phrase:
         raise Incomplete(f"no host has confirmed anything of {name} yet")
     return status.phrase
@@ -79,7 +84,12 @@ def asked(paths: VaultPaths) -> Status | None:
 def report(paths: VaultPaths, status: Status | None) -> dict[str, object]:
     """One vault for machines."""
     about: dict[str, object] = {"vault": paths.root.name, "directory": str(paths.root), "mounted": status is not None}
-    return about | asdict(status) if status is not None else about
+    if status is None:
+        return about
+    told = asdict(status)
+    if status.locked or status.unknown:  # no figure is known, and none is nought
+        told = {key: value if key in KNOWN_ALWAYS else None for key, value in told.items()}
+    return about | told
 
 
 def lines(paths: VaultPaths, status: Status | None) -> list[str]:
@@ -90,6 +100,10 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         return [f"{paths.root.name}: not mounted{left}"]
     if status.locked:
         return [f"{status.vault}: mounted on {status.mountpoint}, locked; megafs unlock {status.vault} opens it"]
+    if status.unknown:
+        figures = ("files", "policy", "not shipped", "cache", "hosts")
+        unknown = [f"  {figure:11} unknown" for figure in figures]
+        return [f"{status.vault}: mounted on {status.mountpoint}", *unknown, f"  read-only   {status.read_only}"]
     size = terminal.size_text
     waiting = f"{size(status.unshipped_bytes)} in {status.unshipped_commits} commits"
     text = [

@@ -144,6 +144,7 @@ class Status:
     vault: str
     mountpoint: str
     locked: bool = False  # then nothing else is known
+    unknown: bool = False  # the index cannot be read: all but read_only
     read_only: str = ""  # why the vault takes no writes; empty: it does
     files: int = 0
     bytes: int = 0  # of content, as the files' sizes say

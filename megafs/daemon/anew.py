@@ -15,18 +15,19 @@ from typing import Protocol
 import pyfuse3
 import trio
 
-from megafs.config import VaultPaths
+from megafs.daemon.cure import disk_gives, sentence
 from megafs.daemon.engine import Engine
-from megafs.errors import DiskError, MegaFSError
+from megafs.errors import DamagedIndex, DiskError, MegaFSError
 from megafs.fuse.operations import Operations
 from megafs.index import lost
-from megafs.index.database import SICK, Database
+from megafs.index.database import SICK
 from megafs.model import Ino
 from megafs.slotfile import write_private
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # between two looks at a disk that was sick
+LOOK_AGAIN_S = 60.0  # at an index that is damaged
 OVER = DiskError("what was not synced before the index could not be read is lost")
 
 
@@ -46,9 +47,14 @@ class Known:
 
 
 async def until_well(engine: Engine) -> None:
-    """Return once the whole index can be read and its disk takes a file."""
+    """Return once the whole index can be read and its disk takes a file. If it is the index that is damaged, and not
+    its disk that is sick, that is said, with what to do."""
+    pause_s, paths, database = LOOK_S, engine.paths, engine.database
 
-    def is_well(paths: VaultPaths, database: Database) -> bool:
+    def is_damaged() -> bool:
+        return disk_gives(paths.index) and not database.is_well()  # in this order: what was given is in memory now
+
+    def is_well() -> bool:
         probe = paths.root / "probe"
         try:
             write_private(probe, b"")
@@ -58,9 +64,12 @@ async def until_well(engine: Engine) -> None:
         return database.is_well()
 
     while True:
-        await trio.sleep(LOOK_S)
-        if await trio.to_thread.run_sync(is_well, engine.paths, engine.database):
+        await trio.sleep(pause_s)
+        if await trio.to_thread.run_sync(is_well):
             return
+        if pause_s == LOOK_S and await trio.to_thread.run_sync(is_damaged):
+            pause_s = LOOK_AGAIN_S
+            engine.commits.explain(sentence(paths.root.name, DamagedIndex("its pages do not fit together")))
 
 
 def before(engine: Engine) -> Known | None:

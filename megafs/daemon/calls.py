@@ -11,6 +11,7 @@ from megafs.control.messages import HostReport, Hosts, Message, Progress, Reques
 from megafs.control.server import Handler
 from megafs.daemon import alarmcalls
 from megafs.daemon.check import beside
+from megafs.daemon.cure import told
 from megafs.daemon.devices import listed
 from megafs.daemon.engine import Engine
 from megafs.daemon.keeping import deep_epoch, minute_of_day
@@ -39,7 +40,7 @@ class Calls:
     ) -> None:
         """``take_pages``: have the kernel hand over what programs wrote into open files."""
         self._engine, self._operations, self._take_pages = engine, operations, take_pages
-        self._status = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))  # as it was last told
+        self._mounted = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))
         self._totals, self._count_again_at = (0, 0, 0), 0.0
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -94,30 +95,31 @@ class Calls:
     async def status(self, request: Request) -> AsyncGenerator[Message, None]:
         """A large vault is not counted anew each time: a million files take most of a second."""
         engine = self._engine
-        deep, began_s = deep_epoch(engine.database), trio.current_time()
+        began_s = trio.current_time()
 
-        def totals() -> tuple[int, int, int]:
+        def totals(deep: int) -> tuple[int, int, int]:
             with engine.database.snapshot() as connection:
                 row = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE nlink > 0").get
                 return int(row[0]), int(row[1]), live_before(connection, deep) if deep else 0
 
         try:
             if began_s >= self._count_again_at:
-                self._totals = await trio.to_thread.run_sync(totals)
+                self._totals = await trio.to_thread.run_sync(totals, deep_epoch(engine.database))
                 took_s = trio.current_time() - began_s
                 self._count_again_at = began_s + (COUNT_SHARE * took_s if took_s > COUNT_FREE_S else 0.0)
-            self._status = self._asked(*self._totals)
-        except (DiskError, *SICK) as error:  # the figures are those of the last time
-            why = str(self._operations.refusal() or f"the index cannot be read: {error}")
-            self._status = replace(self._status, read_only=why)
-        yield self._status
+            status = self._asked(*self._totals)
+        except (DiskError, *SICK) as error:
+            why = str(self._operations.refusal() or await told(engine.paths, error))
+            yield replace(self._mounted, read_only=why, unknown=True)
+            return
+        yield status
 
     def _asked(self, files: int, size: int, reseal_left: int) -> Status:
         engine = self._engine
         level = engine.cache.level()
         left, policy = engine.shipper.backlog(), engine.vault.policy()
         return replace(
-            self._status,
+            self._mounted,
             read_only=str(self._operations.refusal() or engine.cache.refusing),
             files=files,
             bytes=size,

@@ -85,5 +85,5 @@ def cure(paths: VaultPaths) -> str:
     """What the owner can do."""
     return (
         "This takes what is on the hosts and keeps what is only here beside it: "
-        f"megafs attach --repair {paths.root.name} --host URL … --recovery-key-file FILE"
+        f"megafs attach {paths.root.name} --repair --host URL … --recovery-key-file FILE"
     )

@@ -10,6 +10,7 @@ from megafs.config import VaultPaths, settings_from
 from megafs.control.messages import Checked, Message, Progress
 from megafs.crypto.opened import Opened
 from megafs.daemon import secrets
+from megafs.daemon.cure import cure_named
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index
@@ -76,7 +77,7 @@ def check_vault(
 ) -> Checked:
     """Of a vault that is not mounted. Blocks. Raises Busy if it is, Corrupt if the index cannot even be opened."""
     device = Device.of(opened)
-    with locked(paths):
+    with locked(paths), cure_named(paths):
         database = open_index(paths, device)
         if not repair:
             database.leave_wal()

@@ -24,7 +24,7 @@ from megafs.daemon import anew, memory, process, screen, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
 from megafs.daemon.catchup import LOOK_S, catch_up
-from megafs.daemon.cure import cure_named, first
+from megafs.daemon.cure import cure_named, first, telling
 from megafs.daemon.device import Device, locked
 from megafs.daemon.engine import Engine
 from megafs.daemon.epochs import open_index, settle
@@ -52,7 +52,7 @@ from megafs.fuse.readahead import raise_read_ahead
 from megafs.hosts import Stack
 from megafs.index.database import SICK
 from megafs.index.vault import Vault
-from megafs.model import HostId
+from megafs.model import ROOT_INO, HostId
 from megafs.sync.states import STATE
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def run(
     memory.keep_apart()
     device = Device.of(opened)
     opened.forget()
-    with locked(paths), cure_named(paths.root.name):
+    with locked(paths), cure_named(paths):
         secrets.seal_up(paths, device.keyring)
         settings = limited(settings_from(paths.settings.read_text()), options)
         opener = Opener(settings, partial(secrets.read, paths, device.keyring))
@@ -152,6 +152,7 @@ class Session:
         purged = self.engine.names.purge_left_over()
         log.info("mounting %s; %d unlinked inodes of the last time purged", name, purged)
         await self._look_for_claims()
+        self._space(), self.engine.names.row(ROOT_INO)  # what the kernel asks first: a mount that fails there is none
         self._mount()
         try:
             async with trio.open_nursery() as nursery:
@@ -325,7 +326,7 @@ class Session:
         more = (AlarmCalls(self.engine), RecoveryCalls(self.engine), PinCalls(self.engine), ScrubCalls(self.engine))
         working = {name: handler for part in (calls, hosts, *more) for name, handler in part.handlers().items()}
         return {
-            **{name: self.locking.counted(handler) for name, handler in working.items()},
+            **{name: self.locking.counted(telling(self._paths, handler)) for name, handler in working.items()},
             "lock": self._lock,
             "unlock": self.locking.unlock,
         }

@@ -71,6 +71,12 @@ class Committer:
         self.given_up.set()
         self.ask()
 
+    def explain(self, why: str) -> None:
+        """After ``give_up``: what is known by now of the reason."""
+        log.error("%s", why)
+        self._database.given_up = why
+        self.failing = DiskError(why)
+
     def end(self, error: MegaFSError) -> None:
         """No commit will follow: whoever waits for one is told why, whoever waits for one to be over goes on."""
         self.failing = error

@@ -101,7 +101,7 @@ class Operations(pyfuse3.Operations):
     def index_failed(self, request: str, error: Exception) -> None:
         """What only reads can be asked again; of a change nobody knows how much of it is there."""
         if request in ONLY_READING:
-            self.note_failure(request, DiskError(f"the index could not be read: {error}"))
+            self.note_failure(request, DiskError(f"the index could not be read ({error}): see megafs status"))
         else:
             self._commits.give_up(error)
 

@@ -218,7 +218,7 @@ class Database:
         index anew (daemon.anew, or the next mount) finds the last commit, which is whole. What was not synced since is
         lost, as in a crash; reading goes on."""
         if not self.given_up:
-            self.given_up = f"the index could not be read ({error}): waiting for its disk"
+            self.given_up = f"the index could not be read ({error}): nothing is accepted until it can"
             log.error("%s", self.given_up)
         if not self.connection.in_transaction:
             self._changes_known = self._forgotten is not None

@@ -295,7 +295,7 @@ def test_a_damaged_index_is_rebuilt(scratch: Path) -> None:
         vault.kill()
         assert set(os.listdir(packs)) > before
         rot(vault.state / vault.name / "index.db")
-        with pytest.raises(NotWorking, match=f"megafs attach --repair {vault.name} "):
+        with pytest.raises(NotWorking, match=f"megafs attach {vault.name} --repair "):
             vault.mount()
         hosts = [part for number in range(HOSTS) for part in ("--host", f"file://{base}/host{number}")]
         key = ["--recovery-key-file", str(vault.recovery_key), "--yes"]

@@ -129,7 +129,7 @@ def test_a_state_that_wrote_on_elsewhere_is_refused_with_the_way_out(guarded):
     for n in range(3):
         shutil.rmtree(guarded.base / f"host{n}")
         (guarded.base / f"mine{n}").rename(guarded.base / f"host{n}")
-    with pytest.raises(NotWorking, match=r"two histories: commit \d+ \(hash [0-9a-f]{16}…\).*attach --repair"):
+    with pytest.raises(NotWorking, match=r"two histories: commit \d+ \(hash [0-9a-f]{16}…\).*attach \w+ --repair"):
         guarded.mount()
     repaired = attach(guarded, guarded.name, "--repair")
     assert repaired.returncode == 0, repaired.stderr
