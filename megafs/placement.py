@@ -27,9 +27,21 @@ from math import log
 from typing import NamedTuple
 
 from megafs.config import PACK_BYTES
-from megafs.model import WHOLE, HostId, HostSpec, HostState, PackId, Policy
+from megafs.model import WHOLE, HostId, HostSpec, HostState, PackId, Policy, shard_parts
 
-__all__ = ["WHOLE", "HostPlan", "Part", "Plan", "Steps", "choose", "explain", "obstacle", "steps", "wanted"]
+__all__ = [
+    "WHOLE",
+    "HostPlan",
+    "Part",
+    "Plan",
+    "Steps",
+    "can_be_read",
+    "choose",
+    "explain",
+    "obstacle",
+    "steps",
+    "wanted",
+]
 
 PLACES_MAX = 32  # liberasurecode takes no more; copies neither
 AMPLE_PARTS = 64  # room for 1 GiB of packs; with less, others go first, since what a host says is minutes old
@@ -87,6 +99,13 @@ class Plan:
 def part_bytes(policy: Policy) -> int:
     """The most that one part of a pack takes on a host."""
     return -(-PACK_BYTES // policy.k) + 80 if policy.k else PACK_BYTES  # 80: the header of a shard
+
+
+def can_be_read(parts: Collection[Part]) -> bool:
+    """Whether these are the whole pack, or as many different shards of one kind as make it."""
+    shards = {part.shard for part in parts}
+    kinds = Counter(shard_parts(shard)[0] for shard in shards - {WHOLE})
+    return WHOLE in shards or any(count >= k for k, count in kinds.items())
 
 
 def room_bytes(state: HostState) -> int | None:

@@ -10,17 +10,8 @@ import typer
 from megafs.cli import places, recovery, secrets, terminal
 from megafs.cli.options import Copies, Json, Name, SecretsFile, Shards, StateDir, asked_policy, policy_text
 from megafs.config import VaultPaths
-from megafs.control.messages import (
-    Done,
-    HostAsk,
-    HostReport,
-    Hosts,
-    Message,
-    Planned,
-    Request,
-    Secret,
-    Tested,
-)
+from megafs.control.hostmessages import HostAsk, HostReport, Hosts, Planned, Secret, Tested
+from megafs.control.messages import Done, Message, Request
 from megafs.errors import HostError, MegaFSError, Usage
 from megafs.model import Policy
 

@@ -114,6 +114,8 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         f"  not shipped {waiting if status.unshipped_commits or status.unshipped_bytes else 'nothing'}",
         f"  cache       {size(status.cache_bytes)} of {size(status.cache_limit_bytes)}",
     ]
+    if status.thin_bytes:
+        text.insert(-1, f"  few copies  {size(status.thin_bytes)} are on fewer hosts than the policy wants")
     if status.epoch > 1:
         left = f"; {size(status.reseal_left_bytes)} of earlier ones still to be sealed anew"
         text.append(f"  epoch       {status.epoch}{left if status.reseal_left_bytes else ''}")

@@ -1,13 +1,14 @@
 """What the CLI may ask of a running daemon: status, hosts, sync, check."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from megafs.control.messages import HostReport, Hosts, Message, Progress, Request, Status, Synced
+from megafs.control.hostmessages import HostReport, Hosts
+from megafs.control.messages import Message, Progress, Request, Status, Synced
 from megafs.control.server import Handler
 from megafs.daemon import alarmcalls
 from megafs.daemon.check import beside
@@ -20,8 +21,8 @@ from megafs.errors import DiskError
 from megafs.fuse.operations import Operations
 from megafs.hours import opens
 from megafs.index.database import SICK
-from megafs.index.packs import live_before
-from megafs.model import HostSpec
+from megafs.index.packs import live_before, thin_bytes
+from megafs.model import HostId, HostSpec
 from megafs.placement import obstacle
 
 COUNT_FREE_S = 0.5  # counting that is this quick is done for each status
@@ -41,7 +42,7 @@ class Calls:
         """``take_pages``: have the kernel hand over what programs wrote into open files."""
         self._engine, self._operations, self._take_pages = engine, operations, take_pages
         self._mounted = Status(vault=engine.paths.root.name, mountpoint=str(mountpoint))
-        self._totals, self._count_again_at = (0, 0, 0), 0.0
+        self._totals, self._count_again_at = (0, 0, 0, 0), 0.0
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -97,14 +98,16 @@ class Calls:
         engine = self._engine
         began_s = trio.current_time()
 
-        def totals(deep: int) -> tuple[int, int, int]:
+        def totals(deep: int, places: int, not_counted: Collection[HostId]) -> tuple[int, int, int, int]:
             with engine.database.snapshot() as connection:
                 row = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE nlink > 0").get
-                return int(row[0]), int(row[1]), live_before(connection, deep) if deep else 0
+                left = live_before(connection, deep) if deep else 0
+                return int(row[0]), int(row[1]), left, thin_bytes(connection, places, not_counted)
 
         try:
             if began_s >= self._count_again_at:
-                self._totals = await trio.to_thread.run_sync(totals, deep_epoch(engine.database))
+                asked = deep_epoch(engine.database), engine.vault.policy().places, engine.landscape.not_counted()
+                self._totals = await trio.to_thread.run_sync(totals, *asked)
                 took_s = trio.current_time() - began_s
                 self._count_again_at = began_s + (COUNT_SHARE * took_s if took_s > COUNT_FREE_S else 0.0)
             status = self._asked(*self._totals)
@@ -114,7 +117,7 @@ class Calls:
             return
         yield status
 
-    def _asked(self, files: int, size: int, reseal_left: int) -> Status:
+    def _asked(self, files: int, size: int, reseal_left: int, thin: int) -> Status:
         engine = self._engine
         level = engine.cache.level()
         left, policy = engine.shipper.backlog(), engine.vault.policy()
@@ -128,6 +131,7 @@ class Calls:
             m=policy.m,
             unshipped_bytes=level.unshipped + engine.content.unsealed_bytes,
             unshipped_commits=left.commits,
+            thin_bytes=thin,
             newest_commit=engine.shipper.stream.position.next_seq - 1,
             cache_bytes=level.local,
             cache_limit_bytes=level.limit,

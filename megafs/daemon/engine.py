@@ -179,7 +179,7 @@ class Engine:
         self.landscape = Landscape(states=self.space.states, policy=self.vault.policy, under_way=self.space.under_way)
         self.keeping = Keeping(self, lost=lambda: self.takeover.tell(), clock=clock)
         self.keeper = Keeper(database, self.disk, self.reader, limit_bytes=lambda: self.cache.limit_bytes)
-        self.cache.pinned = self.keeper.kept
+        self.cache.pinned, self.cache.thin = self.keeper.kept, self.shipper.packing.thin
         self.states = States(database, self.content, self.packs, self.disk, self.keeping.reach, self.landscape)
 
     @property

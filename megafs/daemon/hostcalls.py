@@ -11,17 +11,8 @@ from os import urandom
 
 import trio
 
-from megafs.control.messages import (
-    Done,
-    HostAsk,
-    HostTest,
-    Message,
-    Planned,
-    PlannedHost,
-    Progress,
-    Request,
-    Tested,
-)
+from megafs.control.hostmessages import HostAsk, HostTest, Planned, PlannedHost, Tested
+from megafs.control.messages import Done, Message, Progress, Request
 from megafs.control.server import Handler
 from megafs.crypto.identity import RootKey
 from megafs.crypto.recovery import RecoveryKey

@@ -145,6 +145,7 @@ class Keeping:
             watch=self._watch(),
         )
         self.shipper.lanes.check_former = self.mirror.watch.check_former
+        self.shipper.lanes.on_back, self.shipper.pay_debts = self._care_for_who_is_back, self.repairer.wake
         self.presence = Presence(
             care=local.care,
             mirror=self.mirror,
@@ -158,6 +159,10 @@ class Keeping:
         for stack in local.stacks.values():
             stack.measured.on_failure = self.presence.note_failure
         self.scrubber = self._scrubber()
+
+    def _care_for_who_is_back(self) -> None:
+        self.repairer.wake()
+        self.mirror.wake()
 
     def _may_tend(self) -> bool:
         """Whether this is an hour for work that can wait."""
@@ -272,7 +277,7 @@ class Keeping:
             claims=self._claims,
             clock=self._clock,
             moves=self.shipper.moves,
-            changed=self.shipper.wake,
+            changed=local.commits.note_change,  # where copies are is soon known to the hosts, too
             may_move=self._may_tend,
         )
 

@@ -30,6 +30,22 @@ def live_before(connection: apsw.Connection, epoch: int) -> int:
     return int(connection.execute(query, (epoch,)).get or 0)
 
 
+def _fewer_copies(besides: Collection[HostId]) -> str:
+    """A condition on pack with a place for each host and one for a number."""
+    return (
+        "stored > 0 AND dead_since = 0 "
+        f"AND NOT EXISTS (SELECT 1 FROM local_pack l WHERE l.number = pack.number AND l.state < {SHIPPED}) "
+        "AND (SELECT count(*) FROM copy "
+        f"WHERE copy.pack = pack.number AND host NOT IN ({', '.join('?' * len(besides))})) < ?"
+    )
+
+
+def thin_bytes(connection: apsw.Connection, wanted: int, besides: Collection[HostId] = ()) -> int:
+    """Thread. Bytes of packs that ``Packs.with_fewer_copies`` names."""
+    query = f"SELECT sum(stored) FROM pack WHERE {_fewer_copies(besides)}"
+    return int(connection.execute(query, (*besides, wanted)).get or 0)
+
+
 class Packs:
     """Packs as rows."""
 
@@ -211,10 +227,7 @@ class Packs:
         return [PackNumber(row[0]) for row in self._connection.execute(query, (*besides, *besides, most))]
 
     def with_fewer_copies(self, wanted: int, besides: Collection[HostId] = ()) -> list[PackNumber]:
-        """Closed packs with live chunks that have fewer copies than that; those on the hosts ``besides`` do not
+        """Packs with live chunks that have left and have fewer copies than that; those on the hosts ``besides`` do not
         count."""
-        query = (
-            "SELECT number FROM pack WHERE stored > 0 AND dead_since = 0 AND (SELECT count(*) FROM copy "
-            f"WHERE copy.pack = pack.number AND host NOT IN ({', '.join('?' * len(besides))})) < ? ORDER BY number"
-        )
+        query = f"SELECT number FROM pack WHERE {_fewer_copies(besides)} ORDER BY number"
         return [PackNumber(row[0]) for row in self._connection.execute(query, (*besides, wanted))]

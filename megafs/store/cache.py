@@ -8,7 +8,7 @@ when the cache is full of what no host takes, or when the disk itself is nearly 
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -71,6 +71,8 @@ class Cache:
         self._progress_s = clock()
         self._full_since_s = NEVER
         self.pinned: Callable[[], Awaitable[Ranges]] = _nothing  # what must stay; set by who owns the pins
+        # On fewer hosts than the policy wants: these go last. Set by who knows the policy.
+        self.thin: Callable[[], Collection[PackNumber]] = tuple
         self.durable_now: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # set by who owns the commits
         self._settled = self._shipped_packs()  # a crash brings back an index in which these are shipped, too
         self._woken = trio.Event()
@@ -155,8 +157,8 @@ class Cache:
         shipped = self._shipped_packs()
         if not shipped <= self._settled:
             await self._settle(shipped)
-        pinned = await self.pinned()
-        for number, size, state, _ in self._packs.locals():
+        pinned, thin = await self.pinned(), set(self.thin())
+        for number, size, state, _ in sorted(self._packs.locals(), key=lambda row: row[0] in thin):
             if excess <= 0:
                 break
             if state == SHIPPED and number in self._settled and number not in pinned:

@@ -148,12 +148,13 @@ class Checkpointer:
 
     def note_complete(self) -> None:
         """See whether the pending checkpoint has reached enough hosts: then heads name it."""
-        enough = self._landscape.enough()
+        enough = self._shipper.enough()
         for kept in self._ledger.kept_checkpoints():
             if not kept.complete and not self._ledger.unacknowledged(kept.upload, enough):
                 self._ledger.put_checkpoint(replace(kept, complete=True))
                 self._stream.set_checkpoint(Step(device=kept.device, seq=kept.seq, hash=kept.hash))
-                self._drop_bodies(kept.upload)
+                if not self._ledger.unacknowledged(kept.upload, self._landscape.enough()):
+                    self._drop_bodies(kept.upload)
                 # A change, so that a commit and with it a head follows that tells of the checkpoint.
                 Vault(self._database).set_setting(NEWEST, b"%d" % kept.seq)
 

@@ -193,12 +193,16 @@ class Collector:
             local = self._packs.local(number)
             if local is None:
                 del self._unpunched[number]
-            elif local[1] == SHIPPED:
+            elif local[1] == SHIPPED and not self._is_lonely(number):
                 if number in dying and sum(place.sealed_bytes for place in self._unpunched[number]) < WORTH_BYTES:
                     self._left = True
                 else:
                     now += self._unpunched.pop(number)
         return now
+
+    def _is_lonely(self, number: PackNumber) -> bool:
+        """Whether it left with too few hosts, as the others were away: what is here makes the copies that are owed."""
+        return len({host for host, _, _ in self._packs.copies(number)}) < self._landscape.enough()
 
     def _punch(self, places: Sequence[ChunkPlace]) -> None:
         number, start, stop = PackNumber(0), 0, 0

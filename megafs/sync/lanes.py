@@ -29,6 +29,7 @@ class LaneState:
     """How one host does; owner: its lane."""
 
     error: str = ""  # of the last attempt; empty: it went well
+    failing_since: float = float("inf")  # (trio's clock); infinity: it is not
     pause_s: float = PAUSE_FIRST_S
 
 
@@ -55,6 +56,7 @@ class Lanes:
         # Rows found at the start were read from the database file, so they survived.
         self.durable = ledger.newest_upload()
         self.check_former: Callable[[HostId, int], Awaitable[None]] = trust_the_host
+        self.on_back: Callable[[], None] = lambda: None  # a host takes something again; set by who cares for it then
         self.states: dict[HostId, LaneState] = {}
         self._more = trio.Event()
         self.nursery: trio.Nursery | None = None  # the shipper's, while it runs
@@ -65,6 +67,17 @@ class Lanes:
         if self.nursery is not None and host not in self._scopes:
             self._scopes[host] = trio.CancelScope()
             self.nursery.start_soon(self._run, host, self._scopes[host])
+
+    def count_away(self, patience_s: float) -> int:
+        """How many hosts have taken nothing for so long, though something was sent."""
+        now = trio.current_time()
+        return sum(now >= state.failing_since + patience_s for state in self.states.values())
+
+    def next_away(self, patience_s: float) -> float:
+        """In how many seconds that may be so of one more; infinity for never."""
+        now = trio.current_time()
+        due = (state.failing_since + patience_s - now for state in self.states.values())
+        return min((left_s for left_s in due if left_s > 0), default=float("inf"))
 
     def close(self, host: HostId) -> None:
         """Send nothing more to this host."""
@@ -99,13 +112,17 @@ class Lanes:
                 return
             except (HostError, Unavailable) as error:
                 state.error = str(error)
+                state.failing_since = min(state.failing_since, trio.current_time())
                 self._changed()
                 with trio.move_on_after(jittered(state.pause_s)):
                     await more.wait()
                 state.pause_s = min(2 * state.pause_s, PAUSE_MOST_S)
             else:
+                is_back, state.failing_since = state.failing_since < float("inf"), float("inf")
                 state.error, state.pause_s = "", PAUSE_FIRST_S
                 self._acknowledge(host, upload)
+                if is_back:
+                    self.on_back()
                 self._changed()
 
     async def _send(self, host: HostId, upload: Upload) -> None:

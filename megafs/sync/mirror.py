@@ -48,7 +48,8 @@ class Mirror:
 
     async def run(self) -> None:
         """Look after the hosts until cancelled; also once another device writes, for alarms."""
-        await trio.sleep(FIRST_LOOK_S)
+        with trio.move_on_after(FIRST_LOOK_S):
+            await self.watch.suspicion.wait()
         while True:
             lost_to = self._claims.lost_to
             for host in await self.watch.look():
@@ -60,6 +61,10 @@ class Mirror:
                 await self.watch.look_for_news(lost_to.claim.number)
             with trio.move_on_after(LOOK_EVERY_S):
                 await self.watch.suspicion.wait()
+
+    def wake(self) -> None:
+        """A host is back: it may lack what was written before this device was there."""
+        self.watch.suspicion.set()
 
     async def complete(self, host: HostId) -> int:
         """As ``fill``; a host that fails meanwhile is looked at again next time."""

@@ -1,13 +1,15 @@
 """Packs on their way: closed when they are full or old, put on the hosts that placement chooses, the rest owed.
 
-In: full and aged packs of the writer. Out: copy rows, owed rows, local state SHIPPED. A pack is closed in the index,
+In: full and aged packs of the writer. Out: copy rows, owed rows, local state SHIPPED. While every host that could still
+take a part is away, a pack is held back for a short time only, and then counts as shipped with the parts that could be
+had, as long as it can be read from them: what waits for the other hosts is on none. A pack is closed in the index,
 durably, before the first byte of it leaves: after a crash a pack not closed is cut and goes on, and must not be on a
 host in another shape. Several packs travel at once, each to its hosts at once.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +25,7 @@ from megafs.index.ledger import Ledger
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import ChunkPlace, HostId, HostState, Kind, Pack, PackNumber, Policy
 from megafs.packs import shards
-from megafs.placement import WHOLE, Part, wanted
+from megafs.placement import WHOLE, Part, can_be_read, wanted
 from megafs.store.disk import Disk
 from megafs.store.writer import OpenPack, PackWriter
 from megafs.sync.objects import Objects
@@ -37,6 +39,9 @@ PATIENCE_S = 5.0
 RETRY_FIRST_S = 1.0  # a pack that found too few hosts
 RETRY_MOST_S = 60.0
 ROTTEN_S = 3.0  # one that rotted here: its owner may have removed the files
+# Of host_patience_s: then what is on too few hosts counts while the others are away. Less than all of it, so that who
+# waits for a sync sees everything leave that can.
+SHORT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +65,15 @@ class Landscape:
         finally:
             self.under_way.subtract(more)
 
+    def not_counted(self) -> set[HostId]:
+        """The hosts on which copies do not count: written off, or gone."""
+        return {state.spec.id for state in self.states() if state.written_off or state.spec.state == "gone"}
+
     def enough(self) -> int:
-        """On how many hosts a pack or commit must be before anything names it."""
-        return max(1, self.policy().enough)
+        """On how many hosts a pack or commit must be before anything names it, unless they stay away; and before
+        anything older is deleted, even then. A vault that has fewer hosts has no more to wait for."""
+        hosts = sum(state.spec.state != "gone" for state in self.states())
+        return max(1, min(self.policy().enough, hosts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +161,7 @@ class PackShipper:
         self._limiter = trio.CapacityLimiter(settings.uploads)
         self._flying: set[PackNumber] = set()
         self._urgent = PackNumber(0)  # somebody waits for packs up to this one
+        self._short_since = float("inf")  # (trio's clock) since when packs find fewer than enough hosts, but some
         self.troubles: dict[PackNumber, Trouble] = {}
         self.closed: list[PackNumber] = []
         self.durable: set[PackNumber] = set(ledger.closed_packs())  # closed, and a crash cannot reopen them
@@ -202,6 +214,10 @@ class PackShipper:
     def is_flying(self, number: PackNumber) -> bool:
         """Whether the pack is being put just now."""
         return number in self._flying
+
+    def thin(self) -> list[PackNumber]:
+        """The packs that are on fewer hosts than the policy wants."""
+        return self._packs.with_fewer_copies(self._landscape.policy().places, self._landscape.not_counted())
 
     def next_retry(self) -> float:
         """When (trio's clock) a pack is tried again; infinity for never. One on its way is not waited for."""
@@ -310,7 +326,7 @@ class PackShipper:
         if self._packs.get(pack.number) is None or self._packs.local(pack.number) is None:
             return
         enough = self._landscape.enough()
-        if len({part.host for part in have}) < enough:
+        if not self._suffices(have, enough):
             reasons = reasons or "too few hosts are active"
             self._note_trouble(pack.number, f"a pack is on {len(have)} hosts and needs {enough}: {reasons}")
             return
@@ -320,9 +336,25 @@ class PackShipper:
         self.durable.discard(pack.number)
         self._packs.set_local(pack.number, pack.stored_bytes, SHIPPED)
 
+    def _suffices(self, have: Collection[Part], enough: int) -> bool:
+        """Whether a pack may count as shipped, after every host that can take a part was asked."""
+        is_enough = len({part.host for part in have}) >= enough
+        if is_enough or not can_be_read(have):  # with no host at all it is us who are away
+            self._short_since = float("inf")
+            return is_enough
+        self._short_since = min(self._short_since, trio.current_time())
+        return not self.patience_left_s
+
+    @property
+    def patience_left_s(self) -> float:
+        """How long something still waits for a host that fails now; 0: packs leave without it."""
+        patience_s = self._settings.host_patience_s * SHORT
+        return min(patience_s, max(0.0, self._short_since + patience_s - trio.current_time()))
+
     def _note_trouble(self, number: PackNumber, sentence: str, most_s: float = RETRY_MOST_S) -> None:
-        before = self.troubles.get(number)
+        before, now = self.troubles.get(number), trio.current_time()
         pause_s = RETRY_FIRST_S if before is None else min(2 * before.pause_s, most_s)
-        self.troubles[number] = Trouble(
-            sentence=sentence, retry_at=trio.current_time() + jittered(pause_s), pause_s=pause_s
-        )
+        retry_at = now + jittered(pause_s)
+        if self._short_since <= now:
+            retry_at = min(retry_at, now + self.patience_left_s)
+        self.troubles[number] = Trouble(sentence=sentence, retry_at=retry_at, pause_s=pause_s)

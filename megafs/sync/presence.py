@@ -99,3 +99,4 @@ class Presence:
         self._care.end_absence(host)
         log.info("host %s answers again", host.hex()[:8])
         self._repairer.wake()
+        self._mirror.wake()

@@ -58,7 +58,7 @@ class Reach:
         return min((row for row in rows if row is not None), default=None)
 
     def _advance(self) -> None:
-        first = self.first_row(self._landscape.enough())
+        first = self.first_row(self._shipper.enough())
         before = self._shipped_counter
         while self._marks and (first is None or self._marks[0][0] < first):
             self._shipped_counter = max(self._shipped_counter, self._marks.popleft()[1])

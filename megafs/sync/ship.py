@@ -7,7 +7,7 @@ and freezes (pace says when, stream what); packs and lanes carry out. Nothing he
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
@@ -49,10 +49,12 @@ class Backlog:
     commits: int  # outbox rows in no commit object
     lacking: dict[HostId, int]  # objects per host
     owed: dict[HostId, int]  # packs per host
+    thin: int = 0  # packs on fewer hosts than the policy wants; counted once nothing else is left: many are many rows
 
     @property
     def is_empty(self) -> bool:
-        return not (self.packs or self.commits or any(self.lacking.values()) or any(self.owed.values()))
+        per_host = [*self.lacking.values(), *self.owed.values()]
+        return not (self.packs or self.commits or self.thin or any(per_host))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +101,7 @@ class Shipper:
         self._headless = self._without_head()
         self._woken = trio.Event()
         self.moves = Moves()
+        self.pay_debts: Callable[[], None] = lambda: None  # somebody waits; set by who pays what is owed (sync.repair)
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -119,6 +122,7 @@ class Shipper:
         """Somebody waits: hosts that failed are asked again at once."""
         self.packing.retry_now()
         self.lanes.wake()
+        self.pay_debts()
         self.wake()
 
     def _on_lost(self) -> None:
@@ -198,12 +202,19 @@ class Shipper:
             await self._let_go()
 
     async def _freeze_heads(self) -> None:
-        ready = [n for n in sorted(self._headless) if len(self._ledger.acknowledged_by(n)) >= self._landscape.enough()]
+        enough = self.enough()
+        ready = [n for n in sorted(self._headless) if len(self._ledger.acknowledged_by(n)) >= enough]
         if not ready or self.claims.is_lost:
             return
         for n in ready:
             self.stream.freeze_head(self._headless.pop(n))
         await self._let_go()
+
+    def enough(self) -> int:
+        """On how many hosts a commit must be now before its head tells of it, and a checkpoint before heads name it:
+        hosts that stay away are not waited for."""
+        there = len(self._objects.hosts) - self.lanes.count_away(self.packing.patience_left_s)
+        return max(1, min(self._landscape.enough(), there))
 
     async def _let_go(self) -> None:
         """Frozen objects become durable, then the lanes may send them."""
@@ -223,7 +234,7 @@ class Shipper:
 
     def _forget_complete(self) -> None:
         hosts = self._counted()
-        for n in self._ledger.complete_uploads(len(hosts)):
+        for n in self._ledger.complete_uploads(max(len(hosts), self._landscape.enough())):
             if n not in self._headless and hosts <= self._ledger.acknowledged_by(n):
                 self._ledger.forget_upload(n)
 
@@ -235,6 +246,8 @@ class Shipper:
         pauses = [max(0.0, self.packing.next_retry() - trio.current_time())]
         if self._ledger.first_unshipped_pack() is not None:
             pauses.append(OPEN_PACK_TICK_S)
+        if self._headless:
+            pauses.append(self.lanes.next_away(self.packing.patience_left_s))
         batch = None if self.held else self._batch()
         if batch is not None:
             urgent = batch.first <= self._urgent_n or bool(self.boundary)
@@ -250,7 +263,8 @@ class Shipper:
         owed: dict[HostId, int] = {}
         for debt in (debt for debt in self._ledger.owed() if debt.host in hosts):
             owed[debt.host] = owed.get(debt.host, 0) + 1
-        return Backlog(packs=len(packs), commits=rows + len(self._headless), lacking=lacking, owed=owed)
+        left = Backlog(packs=len(packs), commits=rows + len(self._headless), lacking=lacking, owed=owed)
+        return replace(left, thin=len(self.packing.thin())) if left.is_empty else left
 
     async def until_shipped(self, patience_s: float) -> AsyncIterator[Backlog]:
         """Ship everything that exists now; yields what is left whenever that changes. Raises Incomplete once nothing
@@ -302,6 +316,7 @@ class Shipper:
         parts = [f"{left.packs} packs are on too few hosts" + "".join(f" ({each})" for each in reasons)] * bool(
             left.packs
         )
+        parts += [f"{left.thin} packs are on fewer hosts than the policy wants"] if left.thin else []
         for host, label in sorted(labels.items(), key=lambda item: item[1]):
             count = left.lacking.get(host, 0) + left.owed.get(host, 0)
             if count:

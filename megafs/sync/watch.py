@@ -78,7 +78,8 @@ class Watch:
                 self.suspicion.set()
 
     async def look(self) -> list[HostId]:
-        """Ask every host for the newest commits that it is known to have; the hosts that have lost some."""
+        """Ask every host for the newest commits that it is known to have; the hosts that have lost some, or never got
+        what a former device left: that one is not there any more to bring it, and nobody is to blame."""
         lost = list(self._lost)
         self._lost.clear()
         self.suspicion = trio.Event()
@@ -88,6 +89,8 @@ class Watch:
                 if each.head is None and each.is_owed:
                     behind = await self._behind(each.witness)
                     lost += [host] if behind else []
+                elif each.head is None and self._is_kept(each.witness) and not self._is_on_its_way(each.witness):
+                    lost.append(host)
                 elif each.head is not None and each.head.step.hash != each.witness.hash:
                     self._tell(AlarmKind.FORK, each.witness, each.head.step)
                 elif each.head is not None:
@@ -119,6 +122,10 @@ class Watch:
                 confirmed = self._ledger.host_head(host, known.device) >= known.seq
                 wanted.append((Witness(host=host, device=known.device, seq=known.seq, hash=known.hash), confirmed))
         return wanted
+
+    def _is_on_its_way(self, witness: Witness) -> bool:
+        ident = ident_head(witness.device, witness.seq)
+        return any(ident == each for _, kind, each in self._ledger.uploads() if kind in (Kind.COMMIT, Kind.HEAD))
 
     def _is_kept(self, witness: Witness) -> bool:
         """Whether the collector leaves this head on hosts."""

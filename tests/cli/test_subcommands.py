@@ -16,7 +16,8 @@ from megafs import cli, errors
 from megafs.cli import background, checks, doctor, mount
 from megafs.config import MountOptions, Settings, VaultPaths
 from megafs.control import server
-from megafs.control.messages import HostReport, Hosts, Progress, Status, Synced, message
+from megafs.control.hostmessages import HostReport, Hosts
+from megafs.control.messages import Progress, Status, Synced, message
 from megafs.crypto.opened import Opened
 from megafs.model import NO_SECRETS, Policy
 from tests.cli.conftest import WORDS

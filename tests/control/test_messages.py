@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megafs import errors
+from megafs.control.hostmessages import HostReport, Hosts
 from megafs.control.messages import (
     Failure,
-    HostReport,
-    Hosts,
     Progress,
     Request,
     Status,

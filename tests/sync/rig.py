@@ -244,7 +244,7 @@ def root_row(device: Device) -> Attributes | None:
     return device.inodes.get(ROOT_INO)
 
 
-async def attached(world: World, root: Path) -> Device:
+async def attached(world: World, root: Path, least: int | None = None) -> Device:
     """A new device, from the hosts alone; it has claimed and made its first commit."""
     identity = world.identity
     (root / "packs").mkdir(parents=True)
@@ -254,7 +254,7 @@ async def attached(world: World, root: Path) -> Device:
     done = await recover.rebuild(database, objects, identity.trust, found)
     signer = identity.signer(recover.next_number(database, found))
     claims = Claims(objects, identity.trust, None, trio.current_time)
-    claim = await claims.claim(signer, done.step, int(time.time()))
+    claim = await claims.claim(signer, done.step, int(time.time()), least=least)
     recover.enrol(database, signer, b"certificate", term=claim.claim.term, done=done, survey=found)
     database.commit(0)
     database.close()

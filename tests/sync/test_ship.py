@@ -95,22 +95,6 @@ async def test_one_dead_host_blocks_nothing(world: World, tmp_path: Path, autoju
     device.crash()
 
 
-async def test_too_few_hosts_no_commit_leaves(world: World, tmp_path: Path, autojump_clock: object) -> None:
-    device = Device(world, tmp_path, world.identity.signer(1))
-    hosts = list(world.memory)
-    for host in hosts[:2]:
-        world.dying[host].die()
-    async with device.shipping():
-        await device.write(b"a", randbytes(50_000))
-        with pytest.raises(Incomplete, match="packs are on too few hosts"):
-            await device.sync()
-        assert device.stream.position.next_seq == 1
-        world.dying[hosts[0]].revive()
-        await trio.sleep(120)
-        assert device.stream.position.next_seq > 1
-    device.crash()
-
-
 async def test_a_crash_repeats_the_same_bytes(world: World, tmp_path: Path, autojump_clock: object) -> None:
     signer = world.identity.signer(1)
     device = Device(world, tmp_path, signer)
