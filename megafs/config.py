@@ -19,6 +19,7 @@ ROWS_PER_REQUEST = 2_000  # more is marked doomed and collected in slices
 WAL_CHECKPOINT_BYTES = 64 * MIB
 CHECKPOINT_PART_BYTES = 4 * MIB
 DISK_RESERVE_BYTES = 64 * MIB  # of the state directory's disk: below, nothing is accepted, so that commits still fit
+CACHE_LEAST_BYTES = 4 * PACK_BYTES  # less holds not even the packs that are being written, shipped and read
 CACHE_STALL_S = 10.0  # a full cache waits this long for hosts to take something, then says ENOSPC
 CONTROL_LINE_BYTES = 1 * MIB
 OPENED_BYTES = 1 * MIB  # an opened slot file on its way to the daemon
@@ -70,6 +71,7 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise Usage(f"{name} must be between {low} and {high}, not {value}")
+        checked_cache_bytes(self.cache_bytes)
         durability_hosts(self.durability)
         for hours in (self.background_hours, self.ship_hours):
             list(spans(hours))
@@ -94,6 +96,14 @@ BOUNDS = (
     ("entry_timeout_s", 0, 86_400),
     ("read_patience_s", 0.1, 3600),
 )
+
+
+def checked_cache_bytes(count: int) -> None:
+    """Raises Usage for a cache that could not work."""
+    if 0 < count < CACHE_LEAST_BYTES:
+        raise Usage(
+            f"the cache is at least {CACHE_LEAST_BYTES // MIB} MiB ({CACHE_LEAST_BYTES} bytes), not {count} bytes"
+        )
 
 
 def durability_hosts(text: str) -> int:
@@ -146,6 +156,10 @@ class MountOptions:
     download_bytes_s: int = 0
     durability: str = ""  # empty: as the settings say
     flags: tuple[str, ...] = ()  # from MOUNT_FLAGS, handed to the kernel as they are
+
+    def __post_init__(self) -> None:
+        """Raises Usage."""
+        checked_cache_bytes(self.cache_bytes)
 
 
 MOUNT_FLAGS = ("nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "nodiratime", "sync", "dirsync")

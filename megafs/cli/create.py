@@ -72,7 +72,10 @@ def run(
 
     os.umask(0o077)  # everything in a state directory is its owner's alone
     paths.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = places.missing_folders(host)
     words = daemon.create_vault(paths, hosts=host, policy=wanted, passphrase=phrase, settings=settings, secrets=given)
+    for folder in made:
+        terminal.note(f"made the folder {folder}")
     if json:
         terminal.answer_json({"vault": name, "directory": str(paths.root), "recovery_key": words})
     else:

@@ -99,7 +99,10 @@ def run(
         _secrets(paths, host, secrets_file)
     else:
         given = with_secrets(asked, secrets_file) if action == "add" else asked
+        made = places.missing_folders([host]) if action == "add" else []
         changed(paths, Request(call=action, host=given), json)
+        for folder in made:
+            terminal.note(f"made the folder {folder}")
 
 
 def with_secrets(asked: HostAsk, file: Path | None) -> HostAsk:

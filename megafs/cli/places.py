@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from megafs.config import VaultPaths
@@ -40,6 +41,15 @@ def vaults(chosen: Path | None) -> list[VaultPaths]:
     names = sorted(os.listdir(state)) if state.is_dir() else []
     found = [VaultPaths(root=state / name) for name in names if NAME.fullmatch(name)]
     return [paths for paths in found if paths.slot.exists()]
+
+
+def missing_folders(urls: Sequence[str]) -> list[Path]:
+    """Those of the hosts that are folders and are not there yet: they are made, which the user should know."""
+    from megafs.hosts.url import checked_url  # brings trio, which most commands do without
+
+    found = [checked_url(url) for url in urls]
+    folders = [Path("/" + "/".join(url.folders)) for url in found if url.kind == "file"]
+    return [folder for folder in folders if not folder.exists()]
 
 
 def vault_names() -> list[str]:

@@ -129,6 +129,8 @@ def lines(paths: VaultPaths, status: Status | None) -> list[str]:
         text.append(f"  shipping    rests until {status.shipping_from}")
     if status.background_from:
         text.append(f"  background  rests until {status.background_from}")
+    if status.fsync_fails:
+        text.append(f"  fsync fails {status.fsync_fails}")
     if status.read_only:
         text.append(f"  read-only   {status.read_only}")
     if status.alarms:

@@ -107,6 +107,7 @@ class Status:
     m: int = 0
     unshipped_bytes: int = 0
     unshipped_commits: int = 0
+    fsync_fails: str = ""  # why it always does, though durability asks for hosts; empty: it need not
     thin_bytes: int = 0  # of packs that are on fewer hosts than the policy wants
     newest_commit: int = 0
     cache_bytes: int = 0

@@ -24,6 +24,7 @@ from megafs.index.database import SICK
 from megafs.index.packs import live_before, thin_bytes
 from megafs.model import HostId, HostSpec
 from megafs.placement import obstacle
+from megafs.sync.reach import promise_broken
 
 COUNT_FREE_S = 0.5  # counting that is this quick is done for each status
 COUNT_SHARE = 20  # what is slower takes at most one part of so many of the time
@@ -132,6 +133,7 @@ class Calls:
             unshipped_bytes=level.unshipped + engine.content.unsealed_bytes,
             unshipped_commits=left.commits,
             thin_bytes=thin,
+            fsync_fails=promise_broken(engine.waits_for_hosts, policy, engine.vault.hosts()),
             newest_commit=engine.shipper.stream.position.next_seq - 1,
             cache_bytes=level.local,
             cache_limit_bytes=level.limit,

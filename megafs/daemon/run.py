@@ -16,7 +16,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from megafs.config import MountOptions, Settings, VaultPaths, settings_from
+from megafs.config import MountOptions, Settings, VaultPaths, durability_hosts, settings_from
 from megafs.control.messages import Done, Message, Request
 from megafs.control.server import Handler, serving
 from megafs.crypto.opened import Opened
@@ -44,6 +44,7 @@ from megafs.errors import (
     NotMounted,
     ReadOnly,
     Unavailable,
+    Usage,
     WrongKey,
 )
 from megafs.fuse import loop
@@ -53,6 +54,7 @@ from megafs.hosts import Stack
 from megafs.index.database import SICK
 from megafs.index.vault import Vault
 from megafs.model import ROOT_INO, HostId
+from megafs.sync.reach import promise_broken
 from megafs.sync.states import STATE
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,10 @@ def run(
         opener = Opener(settings, partial(secrets.read, paths, device.keyring))
         database = open_index(paths, device)
         database.adopt(device.number)
+        hosts, policy, specs = durability_hosts(settings.durability), Vault(database).policy(), Vault(database).hosts()
+        if broken := promise_broken(hosts, policy, specs):
+            database.close()
+            raise Usage(f"{broken}: ask for fewer, with --durability or in vault.toml, or add a host")
 
         async def serve() -> None:
             async with connected(Vault(database).hosts(), opener) as stacks:

@@ -132,7 +132,11 @@ class DirectoryHost:
                 os.close(descriptor)
 
     def _prepare(self) -> None:
-        if self._root.parent.is_dir() and not self._root.exists():
+        if not self._root.parent.is_dir():
+            raise HostUnreachable(
+                f"{self._label}: the folder {self._root.parent} is not there, and only the last one of a path is made"
+            )
+        if not self._root.exists():
             self._root.mkdir(mode=0o700)
         root = os.open(self._root, FOLDER_FLAGS)
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from megafs.config import CACHE_STALL_S, DISK_RESERVE_BYTES, GIB, MIB, PACK_BYTES
+from megafs.config import CACHE_LEAST_BYTES, CACHE_STALL_S, DISK_RESERVE_BYTES, GIB, MIB, PACK_BYTES
 from megafs.errors import MegaFSError, NoSpace
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import PackNumber
@@ -30,13 +30,12 @@ SLOW_MOST_S = 0.25  # for one request just below the limit
 WAIT_S = 1.0  # at the limit, while hosts still take something
 EVICT_FROM, EVICT_TO = 0.9, 0.75  # watermarks of everything in the cache
 DEFAULT_MOST_BYTES = 20 * GIB
-LEAST_BYTES = 4 * PACK_BYTES
 LOOK_S = 0.5  # the disk and the table are looked at this often while something changes
 
 
 def default_limit(free_bytes: int) -> int:
     """A tenth of the free disk, 20 GiB at most."""
-    return max(LEAST_BYTES, min(free_bytes // 10, DEFAULT_MOST_BYTES))
+    return max(CACHE_LEAST_BYTES, min(free_bytes // 10, DEFAULT_MOST_BYTES))
 
 
 async def _nothing() -> Ranges:
@@ -64,7 +63,7 @@ class Cache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._disk, self._packs, self._writer = disk, packs, writer
-        self.limit_bytes = max(limit_bytes, LEAST_BYTES)
+        self.limit_bytes = limit_bytes
         self._clock = clock
         self._closed = self._shipped = 0
         self._disk_free = disk.free_bytes()

@@ -6,7 +6,7 @@ of a shipped commit are. What a crash forgets of that is known again once all th
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -15,13 +15,22 @@ from megafs.errors import Incomplete
 from megafs.index.database import Database
 from megafs.index.ledger import Ledger
 from megafs.index.reach import Reaches
-from megafs.model import COUNTER_BITS, PackNumber
+from megafs.model import COUNTER_BITS, HostSpec, PackNumber, Policy
 from megafs.sync.packing import Landscape
 from megafs.sync.ship import Commits, Shipper
 
 LOOK_S = 1.0
 SHIPPED_COUNTER = "shipped_counter"  # of the state table; an old value only says less
 MARKS = 1_000  # offline for long: what was committed last counts as one
+
+
+def promise_broken(hosts: int, policy: Policy, specs: Sequence[HostSpec]) -> str:
+    """Why fsync could never have something on so many hosts; empty if it can."""
+    active = sum(spec.state == "active" for spec in specs)
+    if hosts <= min(policy.places, active):
+        return ""
+    what = f"the policy has {policy.places}" if policy.places < hosts else f"the vault has {active} that take packs"
+    return f"fsync is to wait for {hosts} hosts (durability), and {what}"
 
 
 class Reach:
@@ -77,9 +86,9 @@ class Reach:
     async def until_on(self, hosts: int, patience_s: float) -> None:
         """Everything accepted before this call is on so many hosts. Raises Incomplete once nothing has moved for
         ``patience_s``: all is durable here then, and is shipped when hosts answer; ReadOnly after a takeover."""
-        places = self._landscape.policy().places
-        if places < hosts:
-            raise Incomplete(f"fsync is to wait for {hosts} hosts, and the policy has {places}")
+        specs = [state.spec for state in self._landscape.states()]
+        if broken := promise_broken(hosts, self._landscape.policy(), specs):
+            raise Incomplete(broken)
         await self._commits.durable_now()
         self._shipper.packing.retire_now()
         last, after = self._ledger.newest_local_pack(), self._pack

@@ -14,7 +14,7 @@ import trio
 
 from megafs import cli, errors
 from megafs.cli import background, checks, doctor, mount
-from megafs.config import MountOptions, Settings, VaultPaths
+from megafs.config import MountOptions, Settings, VaultPaths, settings_from
 from megafs.control import server
 from megafs.control.hostmessages import HostReport, Hosts
 from megafs.control.messages import Progress, Status, Synced, message
@@ -129,6 +129,17 @@ def test_create_refuses_before_anything_is_made(entries, state, phrase_file, cho
     assert list(state.iterdir()) == []
 
 
+def test_a_cache_below_the_floor_is_refused_with_the_floor(entries, state, vault, phrase_file, tmp_path, capsys):
+    where = ["--state-dir", state, "--passphrase-file", phrase_file]
+    for size, status in (("1", 2), ("63M", 2), ("64M", 0)):
+        assert run("create", "w", "--host", "file:///a", "--cache-size", size, *where) == status
+        assert ("at least 64 MiB" in capsys.readouterr().err) == (status == 2)
+    assert run("mount", "v", tmp_path, "--cache-size", "1M", *where) == 2
+    assert "at least 64 MiB" in capsys.readouterr().err
+    with pytest.raises(errors.Usage, match="at least 64 MiB"):
+        settings_from("cache_bytes = 1\n")
+
+
 def test_create_keeps_an_existing_vault(entries, vault, phrase_file):
     before = vault.slot.read_bytes()
     assert run("create", "v", "--host", "a", "--state-dir", vault.root.parent, "--passphrase-file", phrase_file) == 4
@@ -146,14 +157,14 @@ def mounting(vault, phrase_file, directory, *more):
 def test_mount_hands_the_opened_slot_to_the_daemon(entries, vault, phrase_file, tmp_path, capsys):
     directory = tmp_path / "m"
     directory.mkdir()
-    chosen = ["--foreground", "--read-only", "--allow-other", "--cache-size", "2M", "--flags", "nosuid,noexec"]
+    chosen = ["--foreground", "--read-only", "--allow-other", "--cache-size", "200M", "--flags", "nosuid,noexec"]
     assert mounting(vault, phrase_file, directory, *chosen) == 0
     ((paths, arguments),) = entries.calls
     assert paths == vault
     assert arguments["opened"].body == b"body"
     assert arguments["mountpoint"] == directory
     assert arguments["options"] == MountOptions(
-        read_only=True, allow_other=True, cache_bytes=2 << 20, flags=("nosuid", "noexec")
+        read_only=True, allow_other=True, cache_bytes=200 << 20, flags=("nosuid", "noexec")
     )
     assert capsys.readouterr().out == ""
 

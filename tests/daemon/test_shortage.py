@@ -1,5 +1,6 @@
 """Two hosts, two copies, one of them away: what is written meanwhile comes back from the other one alone."""
 
+import os
 import random
 import shutil
 
@@ -85,3 +86,33 @@ def test_the_host_is_back_before_the_machine_is_lost(drive, drives, folders):
 
 def objects(folder):
     return sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_fsync_is_not_to_wait_for_hosts_that_there_are_not(drives, folders):
+    drive = drives("first", [folder.as_uri() for folder in folders[:2]])
+    drive.create()
+    drive.lighten()
+    where = ("mount", "v", drive.mountpoint, "--passphrase-file", drive.phrase)
+    assert "wait for 3 hosts" in drive.run(*where, "--durability", "remote=3", status=2).stderr
+    drive.set('durability = "remote=3"\n')
+    assert "wait for 3 hosts" in drive.run(*where, status=2).stderr
+    drive.run(*where, "--durability", "remote=2")
+    assert drive.told("status", "v")["fsync_fails"] == ""
+    drive.run("hosts", "v", "remove", "file-2", "--force")
+    assert "fsync fails fsync is to wait for 2 hosts" in drive.run("status", "v").stdout
+    with (drive.mountpoint / "file").open("wb") as file, pytest.raises(OSError, match="Input/output"):
+        os.fsync(file.fileno())
+    drive.unmount()
+
+
+def test_a_folder_is_made_and_named_and_no_way_to_it(drives, folders):
+    drive = drives("first", [folder.as_uri() for folder in folders[:2]])
+    mistyped = folders[2] / "deeper"
+    given = ("--host", mistyped.as_uri(), "--passphrase-file", drive.phrase)
+    refused = drive.run("create", "v", *given, status=6)
+    assert f"the folder {folders[2]} is not there" in refused.stderr
+    assert not folders[2].exists()
+    folders[0].mkdir()
+    made = drive.run("create", "v", *drive.hosts(), "--passphrase-file", drive.phrase)
+    assert f"made the folder {folders[1]}" in made.stderr
+    assert str(folders[0]) not in made.stderr, "it was there"

@@ -58,7 +58,7 @@ async def test_a_root_that_is_a_file_is_unreachable(host, disk) -> None:
 
 
 async def test_prepare_makes_the_last_folder_but_not_the_way_to_it(tmp_path) -> None:
-    with pytest.raises(HostUnreachable):
+    with pytest.raises(HostUnreachable, match="no is not there, and only the last one of a path is made"):
         await DirectoryHost(tmp_path / "no" / "such", label="disk").prepare()
     assert not (tmp_path / "no").exists()
     await DirectoryHost(tmp_path / "new", label="disk").prepare()

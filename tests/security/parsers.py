@@ -195,7 +195,7 @@ def parsers() -> dict[str, Parser]:
         ),
         "settings": Parser(
             parse=lambda data: config.settings_from(data.decode("utf-8", "replace")),
-            valid=(b"cache_bytes = 5\ncompression = false\ncommit_s = 2.5\n",),
+            valid=(b"cache_bytes = 100000000\ncompression = false\ncommit_s = 2.5\n",),
         ),
     }
 

@@ -3,15 +3,15 @@
 import pytest
 import trio
 
-from megafs.config import CACHE_STALL_S, DISK_RESERVE_BYTES, MIB
+from megafs.config import CACHE_LEAST_BYTES, CACHE_STALL_S, DISK_RESERVE_BYTES, MIB
 from megafs.errors import DiskError, NoSpace
 from megafs.index.packs import CLOSED, SHIPPED, Packs
 from megafs.model import PackId
-from megafs.store.cache import LEAST_BYTES, Cache
+from megafs.store.cache import Cache
 from megafs.store.disk import Disk
 from tests.store.rig import Rig
 
-LIMIT = LEAST_BYTES
+LIMIT = CACHE_LEAST_BYTES
 
 
 class Store:
