@@ -54,12 +54,18 @@ class Care:
             (host, due_s),
         )
 
-    def count(self, host: HostId, *, now_s: int, checked: int = 0, size: int = 0, bad: int = 0) -> None:
-        """Add what was found."""
+    def count(self, host: HostId, *, now_s: int, checked: int = 0, size: int = 0) -> None:
+        """Add what was looked at."""
         self._execute(
-            "INSERT INTO scrub VALUES (?1, 0, ?2, ?3, ?4, ?5, 0) ON CONFLICT (host) DO UPDATE SET last_s = ?2, "
-            "checked = checked + ?3, bytes = bytes + ?4, bad = bad + ?5",
-            (host, now_s, checked, size, bad),
+            "INSERT INTO scrub VALUES (?1, 0, ?2, ?3, ?4, 0, 0) ON CONFLICT (host) DO UPDATE SET last_s = ?2, "
+            "checked = checked + ?3, bytes = bytes + ?4",
+            (host, now_s, checked, size),
+        )
+
+    def count_bad(self, host: HostId) -> None:
+        """One more object is missing or wrong."""
+        self._execute(
+            "INSERT INTO scrub VALUES (?1, 0, 0, 0, 0, 1, 0) ON CONFLICT (host) DO UPDATE SET bad = bad + 1", (host,)
         )
 
     def count_repaired(self, host: HostId) -> None:
@@ -70,8 +76,10 @@ class Care:
         )
 
     def note_damaged(self, pack: PackNumber, host: HostId, since_s: int) -> None:
-        """The host's copy is missing or wrong."""
-        self._execute("INSERT OR IGNORE INTO damaged VALUES (?, ?, ?)", (pack, host, since_s))
+        """The host's copy is missing or wrong: counted as bad once, whoever found it."""
+        if not self.is_damaged(pack, host):
+            self._execute("INSERT INTO damaged VALUES (?, ?, ?)", (pack, host, since_s))
+            self.count_bad(host)
 
     def damaged(self) -> set[tuple[PackNumber, HostId]]:
         """(pack, host) of copies that are to be made anew."""

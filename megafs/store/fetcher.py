@@ -15,12 +15,13 @@ import trio
 
 from megafs.config import MIB
 from megafs.crypto.keys import Keyring, ident_pack
-from megafs.errors import HostError, MegaFSError, ObjectMissing, Unavailable
+from megafs.errors import HostError, MegaFSError, ObjectMissing, Unauthentic, Unavailable
 from megafs.hosts import Stack
 from megafs.index.packs import Packs
 from megafs.model import WHOLE, HostId, Kind, Pack, PackNumber, shard_of, shard_parts
 from megafs.packs import shards
 from megafs.store.decoding import Decoder, Shard
+from megafs.store.notices import Notices
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class HostFetcher:
         self._keyring, self._packs, self._stacks = keyring, packs, stacks
         self._limit_s = limit_s
         self._decoder = Decoder(self._shard)
+        self._notices = Notices(trio.current_time)
         # Of packs without copy rows: who had it, and who said not to and when.
         self._had: dict[PackNumber, HostId] = {}
         self._denied: dict[tuple[PackNumber, HostId], float] = {}
@@ -209,7 +211,9 @@ class HostFetcher:
         try:
             data = (await self._decoder.pack(pack, k, having))[start:stop]
         except MegaFSError as error:
-            log.info("pack %d cannot be decoded now: %s", pack.number, error)
+            self._notices.tell(
+                ("decoding", type(error)), log.info, f"pack {pack.number} cannot be decoded now: {error}"
+            )
             return None
         return data if verify(data) else None
 
@@ -229,7 +233,8 @@ class HostFetcher:
         try:
             data = await self._stacks[host].prompt.get(name, start, stop)
         except HostError as error:
-            log.info("reading from a host failed: %s", error)
+            label = self._stacks[host].label
+            self._notices.tell((host, type(error)), log.info, f"reading from {label} failed: {error}")
             if isinstance(error, ObjectMissing):
                 if is_known:
                     self.on_damage(pack, host)
@@ -260,5 +265,7 @@ class HostFetcher:
 
     def _note_wrong(self, pack: Pack, host: HostId) -> None:
         self.wrong[host] = self.wrong.get(host, 0) + 1
-        log.warning("%s answered with wrong bytes of pack %d; asking another", self._stacks[host].label, pack.number)
+        label = self._stacks[host].label
+        sentence = f"{label} answered with wrong bytes of pack {pack.number}; asking another"
+        self._notices.tell((host, Unauthentic), log.warning, sentence)
         self.on_damage(pack, host)

@@ -91,6 +91,7 @@ class Scrubber:
         self._anchors = anchors
         self._hosts, self._clock, self._chance, self._may_run = hosts, clock, chance, may_run
         self._every_s = DAY_S / a_day
+        self._bad: set[Item] = set()  # of the index and anchors, and not mended yet; copies of packs are rows
         self._listed: dict[HostId, tuple[float, list[Item]]] = {}
         self._suspects: set[HostId] = set()
 
@@ -208,33 +209,43 @@ class Scrubber:
         except (HostError, Unavailable) as error:
             log.debug("a host cannot be looked at: %s", error)
             return False
-        is_bad = bool(look.wrong) and (item.kind in ANCHORS or await self._is_real(item, look.wrong, tally))
+        is_bad = bool(look.wrong)
+        if is_bad and item.kind not in ANCHORS:
+            is_bad, is_mended = await self._handled(item, look.wrong, tally)
         tally.checked, tally.bytes, tally.bad = tally.checked + 1, tally.bytes + look.bytes, tally.bad + is_bad
-        self._care.count(item.host, now_s=int(self._clock()), checked=1, size=look.bytes, bad=int(is_bad))
-        self._note_mended(item, look.wrong, tally, is_mended)
+        self._care.count(item.host, now_s=int(self._clock()), checked=1, size=look.bytes)
+        if item.kind is not Kind.PACK:  # a pack is counted by who notes the damage, and by who mends it
+            self._count(item, is_bad=is_bad)
+        if is_mended:
+            tally.repaired += 1
+            self._count(item, is_bad=False)
+            log.info("host %s: %s; put there again", item.host.hex()[:8], look.wrong)
         return True
 
-    async def _is_real(self, item: Item, wrong: str, tally: Tally) -> bool:
-        """Whether something is bad, not merely moved meanwhile; then it is noted or mended."""
+    def _count(self, item: Item, *, is_bad: bool) -> None:
+        """What is bad counts once, however often it is met before it can be mended, and as repaired once it is right,
+        whoever saw to that."""
+        if is_bad and item not in self._bad:
+            self._bad.add(item)
+            self._care.count_bad(item.host)
+        elif not is_bad and item in self._bad:
+            self._bad.discard(item)
+            self._care.count_repaired(item.host)
+
+    async def _handled(self, item: Item, wrong: str, tally: Tally) -> tuple[bool, bool]:
+        """Whether something is bad, not merely moved meanwhile; then it is noted, or mended, which is the second."""
         if item.kind is Kind.PACK:
             copies = self._packs.copies(item.pack)
             pack = self._packs.get(item.pack)
             if pack is None or not any((host, shard) == (item.host, item.shard) for host, shard, _ in copies):
-                return False
+                return False, False
             self._repairer.note_damage(pack, item.host)
             tally.damaged.append(item.pack)
             log.info("host %s: %s (pack %d)", item.host.hex()[:8], wrong, item.pack)
-            return True
+            return True, False
         try:
             is_mended = await self._mirror.mend(item.host, item.kind, item.ident)
         except MegaFSError as error:
             log.info("host %s: %s, and cannot be mended now: %s", item.host.hex()[:8], wrong, error)
-            return True
-        self._note_mended(item, wrong, tally, is_mended)
-        return is_mended or wrong == WRONG  # what is missing everywhere was collected
-
-    def _note_mended(self, item: Item, wrong: str, tally: Tally, is_mended: bool) -> None:
-        if is_mended:
-            tally.repaired += 1
-            self._care.count_repaired(item.host)
-            log.info("host %s: %s; put there again", item.host.hex()[:8], wrong)
+            return True, False
+        return is_mended or wrong == WRONG, is_mended  # what is missing everywhere was collected

@@ -214,6 +214,43 @@ async def test_a_sweep_finds_everything_and_has_it_made_anew(tmp_path, autojump_
     device.crash()
 
 
+async def test_bad_and_repaired_add_up_whoever_finds_and_whoever_mends(tmp_path, autojump_clock) -> None:
+    world = World(3)
+    world.policy = Policy(copies=3)
+    device = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with device.shipping() as shipper:
+        await device.write(b"a", urandom(20_000))
+        await device.sync()
+        (pack,) = device.packs.all()
+        scrub, tallies = scrubber(device, list(world.memory)), {}
+        del world.memory[HOST].objects[device.objects.name(HOST, Kind.PACK, ident_pack(pack.id))]
+        scrub.repairing.note_damage(pack, HOST)  # a reader met it
+        scrub.repairing.note_damage(pack, HOST)  # and another one
+        found = device.care.scrubbed(HOST)
+        assert (found.bad, found.repaired) == (1, 0)
+        shipper.lanes.nursery.start_soon(scrub.repairing.run)
+        async for _ in scrub.sweep([HOST], tallies, full=False):
+            pass
+        found = device.care.scrubbed(HOST)
+        assert (found.bad, found.repaired) == (1, 1)
+        wrong = device.objects.name(HOST, Kind.COMMIT, ident_commit(1, 1))
+        right, world.memory[HOST].objects[wrong] = world.memory[HOST].objects[wrong], b"wrong"
+        for host in world.memory:
+            if host != HOST:
+                world.dying[host].die()
+        for _ in range(3):  # nobody says who writes: it cannot be mended, and is one bad object all the same
+            async for _ in scrub.sweep([HOST], tallies, full=False):
+                pass
+        found = device.care.scrubbed(HOST)
+        assert (found.bad, found.repaired) == (2, 1)
+        world.memory[HOST].objects[wrong] = right  # by the host itself
+        async for _ in scrub.sweep([HOST], tallies, full=False):
+            pass
+        found = device.care.scrubbed(HOST)
+        assert (found.bad, found.repaired) == (2, 2)
+    device.crash()
+
+
 async def test_claims_and_boot_objects_are_put_again(tmp_path, autojump_clock) -> None:
     world = World(3)
     first = Device(world, tmp_path / "1", world.identity.signer(1))
