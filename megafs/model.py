@@ -112,8 +112,8 @@ class HostSpec:
     label: str
     operator: str = ""
     region: str = ""
-    price_storage: float = 0.0  # per GB and month
-    price_egress: float = 0.0  # per GB
+    price_storage: float = 0.0  # per GiB and month
+    price_egress: float = 0.0  # per GiB
     limit_bytes: int = 0  # 0: none
     state: str = "active"  # active, draining, gone
     append_only: bool = False

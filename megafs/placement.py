@@ -26,7 +26,7 @@ from hashlib import sha256
 from math import log
 from typing import NamedTuple
 
-from megafs.config import PACK_BYTES
+from megafs.config import GIB, PACK_BYTES
 from megafs.model import WHOLE, HostId, HostSpec, HostState, PackId, Policy, shard_parts
 
 __all__ = [
@@ -48,7 +48,6 @@ AMPLE_PARTS = 64  # room for 1 GiB of packs; with less, others go first, since w
 UNKNOWN_ROOM_BYTES = 1 << 40  # what a host that does not say is taken to have
 LATENCY_CLASSES_S = (0.1, 0.5)  # measured latency wavers: only these steps count
 FAILING_CLASSES = (0.05, 0.25)  # likewise the share of requests that fail
-GB = 10**9
 SAMPLE_PACKS = 256  # explain() tries this many pack ids
 
 
@@ -191,7 +190,7 @@ def explain(states: Sequence[HostState], policy: Policy, plain_bytes: int) -> Pl
                 obstacle=obstacle(state, policy),
                 reasons=_reasons(state),
                 stored_bytes=stored,
-                month_price=stored / GB * state.spec.price_storage,
+                month_price=stored / GIB * state.spec.price_storage,
             )
         )
     needed = policy.k or 1
@@ -205,7 +204,7 @@ def explain(states: Sequence[HostState], policy: Policy, plain_bytes: int) -> Pl
         places_found=found,
         stored_bytes=sum(host.stored_bytes for host in hosts),
         month_price=sum(host.month_price for host in hosts),
-        read_price=one_part / GB * reading / SAMPLE_PACKS,
+        read_price=one_part / GIB * reading / SAMPLE_PACKS,
         survives_hosts=max(0, found - needed),
         survives_operators=min(_survives(operators, chosen, needed) for chosen in samples),
         survives_regions=min(_survives(regions, chosen, needed) for chosen in samples),
@@ -217,8 +216,8 @@ def _reasons(state: HostState) -> str:
     """What placement looks at, in its order: names for the spread, then health, room, price and latency."""
     spec, room = state.spec, room_bytes(state)
     told = [f"operator {spec.operator or '?'}, region {spec.region or '?'}", f"{state.failing:.0%} of requests fail"]
-    told.append("room unknown" if room is None else f"room for {room / GB:.1f} GB")
-    told.append(f"{spec.price_storage:g} a GB and month")
+    told.append("room unknown" if room is None else f"room for {room / GIB:.1f} GiB")
+    told.append(f"{spec.price_storage:g} a GiB and month")
     told.append(f"{state.latency_s * 1000:.0f} ms" if state.latency_s else "latency unknown")
     return ", ".join(told)
 
@@ -237,7 +236,7 @@ def _remarks(states: Sequence[HostState], policy: Policy, found: int, used: Sequ
     for host in used:
         room = rooms[host.host]
         if room is not None and room < host.stored_bytes:
-            yield f"{host.label} would get {host.stored_bytes / GB:.1f} GB and has room for {room / GB:.1f} GB."
+            yield f"{host.label} would get {host.stored_bytes / GIB:.1f} GiB and has room for {room / GIB:.1f} GiB."
 
 
 def _survives(names: Mapping[HostId, str], chosen: Sequence[HostId], needed: int) -> int:

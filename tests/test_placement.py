@@ -342,29 +342,29 @@ def test_explain():
         host("d", "z", "2", price=0.04),
         host("e", state="draining"),
     ]
-    plan = explain(states, TWO_TWO, 100 * 10**9)
-    assert [part.stored_bytes for part in plan.hosts] == [50 * 10**9] * 4 + [0]
+    plan = explain(states, TWO_TWO, 100 * GIB)
+    assert [part.stored_bytes for part in plan.hosts] == [50 * GIB] * 4 + [0]
     assert plan.month_price == pytest.approx(50 * (0.01 + 0.02 + 0.03 + 0.04))
     assert plan.read_price == 0
     assert (plan.places_wanted, plan.places_found) == (4, 4)
     assert (plan.survives_hosts, plan.survives_operators, plan.survives_regions) == (2, 1, 1)
     assert plan.hosts[4].obstacle == "draining"
-    assert any("c would get 50.0 GB and has room for 1.1 GB" in remark for remark in plan.remarks)
+    assert any("c would get 50.0 GiB and has room for 1.0 GiB" in remark for remark in plan.remarks)
     assert any("No operator is set for e" in remark for remark in plan.remarks)
     assert plan.hosts[2].reasons == (
-        "operator z, region 2, 0% of requests fail, room for 1.1 GB, 0.03 a GB and month, latency unknown"
+        "operator z, region 2, 0% of requests fail, room for 1.0 GiB, 0.03 a GiB and month, latency unknown"
     )
 
 
 def test_explain_copies_and_too_few_hosts():
-    plan = explain([host("a", "x", "1", egress=0.5), host("b", "x", "1", egress=0.2)], TWO, 10**10)
-    assert plan.stored_bytes == 2 * 10**10
+    plan = explain([host("a", "x", "1", egress=0.5), host("b", "x", "1", egress=0.2)], TWO, 10 * GIB)
+    assert plan.stored_bytes == 20 * GIB
     assert plan.read_price == pytest.approx(2.0)
     assert (plan.survives_hosts, plan.survives_operators) == (1, 0)
-    plan = explain([host("a", "x", "1")], TWO, 10**10)
+    plan = explain([host("a", "x", "1")], TWO, 10 * GIB)
     assert (plan.places_found, plan.survives_hosts) == (1, 0)
     assert plan.remarks == ("1 of 2 parts have a host; the others are owed until there is one.",)
-    plan = explain([], TWO_TWO, 10**10)
+    plan = explain([], TWO_TWO, 10 * GIB)
     assert (plan.places_found, plan.survives_hosts, plan.stored_bytes) == (0, 0, 0)
     assert "nothing can be stored" in plan.remarks[0]
 

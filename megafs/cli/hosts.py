@@ -16,7 +16,7 @@ from megafs.errors import HostError, MegaFSError, Usage
 from megafs.model import Policy
 
 COLUMNS = ("host", "state", "stored", "free", "objects", "commit", "latency")
-ACTIONS = ("list", "add", "remove", "drain", "test", "plan", "secrets")
+ACTIONS = ("list", "add", "set", "remove", "drain", "test", "plan", "secrets")
 NAMELESS = ("list", "test", "plan")
 Answer = TypeVar("Answer", bound=Message)
 
@@ -25,15 +25,20 @@ ActionArgument = Annotated[str, typer.Argument(metavar=f"[{'|'.join(ACTIONS)}]",
 HostArgument = Annotated[
     str, typer.Argument(metavar="[URL|LABEL]", help="Which host: a URL to add, else its label or URL.")
 ]
-Label = Annotated[str, typer.Option(help="Of a new host: what it is called.", show_default=False)]
+Label = Annotated[str | None, typer.Option(help="Of a host, with add and set: what it is called.", show_default=False)]
 Operator = Annotated[
-    str, typer.Option(help="Of a new host: who runs it. Copies spread over operators.", show_default=False)
+    str | None, typer.Option(help="Who runs the host. Copies spread over operators.", show_default=False)
 ]
-Region = Annotated[str, typer.Option(help="Of a new host: where it stands.", show_default=False)]
-PriceStorage = Annotated[str, typer.Option(metavar="P", help="Of a new host: per GB and month.", show_default=False)]
-PriceEgress = Annotated[str, typer.Option(metavar="P", help="Of a new host: per GB read.", show_default=False)]
-Limit = Annotated[str, typer.Option(metavar="SIZE", help="Of a new host: the most to put there.", show_default=False)]
-AppendOnly = Annotated[bool, typer.Option("--append-only", help="Of a new host: never delete there.")]
+Region = Annotated[str | None, typer.Option(help="Where it stands.", show_default=False)]
+PriceStorage = Annotated[str | None, typer.Option(metavar="P", help="Per GiB and month.", show_default=False)]
+PriceEgress = Annotated[str | None, typer.Option(metavar="P", help="Per GiB read.", show_default=False)]
+Limit = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="The most to put there; 0: no limit.", show_default=False)
+]
+AppendOnly = Annotated[
+    bool | None,
+    typer.Option("--append-only/--no-append-only", help="Never delete there.", show_default=False),
+]
 RecoveryKeyFile = Annotated[
     list[Path] | None,
     typer.Option(
@@ -50,13 +55,13 @@ def run(
     name: Name,
     action: ActionArgument = "list",
     host: HostArgument = "",
-    label: Label = "",
-    operator: Operator = "",
-    region: Region = "",
-    price_storage: PriceStorage = "",
-    price_egress: PriceEgress = "",
-    limit: Limit = "",
-    append_only: AppendOnly = False,
+    label: Label = None,
+    operator: Operator = None,
+    region: Region = None,
+    price_storage: PriceStorage = None,
+    price_egress: PriceEgress = None,
+    limit: Limit = None,
+    append_only: AppendOnly = None,
     recovery_key_file: RecoveryKeyFile = None,
     secrets_file: SecretsFile = None,
     copies: Copies = None,
@@ -67,28 +72,29 @@ def run(
 ) -> None:
     """Show or change the hosts of a mounted vault.
 
-    list: state, bytes, objects, newest commit, latency and last error of each. add: a new host takes its share. drain:
-    a host is emptied onto the others. remove: a drained one leaves (--force: at once). test: write, read, measure and
-    delete a probe. plan: what goes where, what a month costs, what may be lost (--copies, --shards: with another
-    policy). secrets: give this device the secret of a host; it is used from the next mount on.
+    list: state, bytes, objects, newest commit, latency and last error of each. add: a new host takes its share. set:
+    change what you said of a host, its operator for instance. drain: a host is emptied onto the others. remove: a
+    drained one leaves (--force: at once). test: write, read, measure and delete a probe. plan: what goes where, what a
+    month costs, what may be lost (--copies, --shards: with another policy). secrets: give this device the secret of a
+    host; it is used from the next mount on.
     """
     paths = places.vault(state_dir, name)
     if action not in ACTIONS:
         raise Usage(f"hosts takes one of {', '.join(ACTIONS)}, not {action!r}")
     if not host and action not in NAMELESS:
         raise Usage(f"hosts {action} needs a host")
-    asked = HostAsk(
-        name=host,
+    said = asked_host(
+        host,
         label=label,
         operator=operator,
         region=region,
         price_storage=price_storage,
         price_egress=price_egress,
-        limit_bytes=terminal.size_bytes(limit) if limit else 0,
+        limit_bytes=limit,
         append_only=append_only,
-        force=force,
-        recovery_key=" ".join(recovery.key(recovery_key_file).words()) if recovery_key_file else "",
     )
+    words = " ".join(recovery.key(recovery_key_file).words()) if recovery_key_file else ""
+    asked = replace(said, force=force, recovery_key=words)
     if action == "list":
         _list(paths, json)
     elif action == "plan":
@@ -103,6 +109,23 @@ def run(
         changed(paths, Request(call=action, host=given), json)
         for folder in made:
             terminal.note(f"made the folder {folder}")
+
+
+def asked_host(name: str, *, limit_bytes: str | None, append_only: bool | None, **texts: str | None) -> HostAsk:
+    """What was said of a host; None: not said. Raises Usage."""
+    given = [field for field, text in texts.items() if text is not None]
+    given += ["limit_bytes"] * (limit_bytes is not None) + ["append_only"] * (append_only is not None)
+    return HostAsk(
+        name=name,
+        limit_bytes=terminal.size_bytes(limit_bytes) if limit_bytes else 0,
+        append_only=bool(append_only),
+        given=tuple(given),
+        label=texts["label"] or "",
+        operator=texts["operator"] or "",
+        region=texts["region"] or "",
+        price_storage=texts["price_storage"] or "",
+        price_egress=texts["price_egress"] or "",
+    )
 
 
 def with_secrets(asked: HostAsk, file: Path | None) -> HostAsk:
@@ -212,13 +235,30 @@ def lines(hosts: Sequence[HostReport]) -> list[str]:
     found = text[:1]
     for host, line in zip(hosts, text[1:], strict=True):
         found.append(line)
+        if about := about_text(host):
+            found.append(f"  {about}")
+        if host.retained_bytes:
+            found.append(
+                f"  {terminal.size_text(host.retained_bytes)} of it were deleted and are kept for the retention"
+            )
         if host.away_since_s:
             found.append(f"  away since {terminal.time_text(host.away_since_s)}")
         if host.scrubbed_s:
             found.append(f"  scrubbed {terminal.time_text(host.scrubbed_s)}: {scrub_text(host)}")
+        if host.asks_again_s:
+            found.append(f"  asks again at {terminal.clock_text(host.asks_again_s)}")
         if host.last_error:
-            found.append(f"  last error: {host.last_error}")
+            when = f" {terminal.time_text(host.last_error_s)}" if host.last_error_s else ""
+            found.append(f"  last error{when}{', over' if host.is_over else ''}: {host.last_error}")
     return found
+
+
+def about_text(host: HostReport) -> str:
+    """What its owner said of a host."""
+    told = [f"operator {host.operator}"] * bool(host.operator) + [f"region {host.region}"] * bool(host.region)
+    if host.price_storage != "0" or host.price_egress != "0":
+        told.append(f"{host.price_storage} a GiB and month, {host.price_egress} a GiB read")
+    return ", ".join([*told, *["append-only"] * host.append_only])
 
 
 def scrub_text(host: HostReport) -> str:

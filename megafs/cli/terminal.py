@@ -40,6 +40,11 @@ def time_text(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
+def clock_text(seconds: int) -> str:
+    """A moment of today, in local time, to the second."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
 def size_text(count: int) -> str:
     """``count`` bytes with three digits at least: 1536 is ``1.5 KiB``."""
     value = float(count)

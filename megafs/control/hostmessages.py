@@ -22,10 +22,11 @@ class HostAsk:
     label: str = ""
     operator: str = ""
     region: str = ""
-    price_storage: str = ""  # per GB and month
-    price_egress: str = ""  # per GB
+    price_storage: str = ""  # per GiB and month
+    price_egress: str = ""  # per GiB
     limit_bytes: int = 0
     append_only: bool = False
+    given: tuple[str, ...] = ()  # of set: which of the six above are to be changed
     force: bool = False
     secrets: tuple[Secret, ...] = ()
     secrets_typed: bool = False  # by a person: for the keyring if there is one
@@ -40,12 +41,21 @@ class HostReport:
     url: str
     state: str  # ok, unreachable, refused, full, written off, draining, gone
     stored_bytes: int
+    retained_bytes: int = 0  # of these; deleted, and kept until the retention is over
     free_bytes: Annotated[int, canonical.Between(-1, 1 << 62)] = -1  # -1: the host does not say
     objects: int
     newest_commit: int  # 0: none
+    operator: str = ""
+    region: str = ""
+    price_storage: str = "0"  # per GiB and month
+    price_egress: str = "0"  # per GiB
     limit_bytes: int = 0  # that the owner set; 0: none
+    append_only: bool = False
     latency_ms: int = 0
     last_error: str = ""  # empty: none since the mount
+    last_error_s: int = 0  # when
+    is_over: bool = False  # it has answered since
+    asks_again_s: int = 0  # when it is asked the next time; 0: it is asked all the time
     away_since_s: int = 0  # does not answer while others do; 0: it does
     scrubbed_s: int = 0  # when one of its objects was looked at last; 0: never
     scrub_checked: int = 0  # objects, since it joined; the following of them

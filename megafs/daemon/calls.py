@@ -1,5 +1,6 @@
 """What the CLI may ask of a running daemon: status, hosts, sync, check."""
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -76,17 +77,28 @@ class Calls:
             state = "refused" if measured.refusing else "unreachable"
         packs, stored = engine.packs.on_host(spec.id)
         free = engine.space.free.get(spec.id)
+        now_s = time.time()
+        told = measured is not None and bool(measured.last_error)
         return HostReport(
             label=spec.label,
             url=spec.url,
             state=state,
             stored_bytes=stored,
+            retained_bytes=engine.packs.retained_on(spec.id),
             free_bytes=-1 if free is None else free,
             objects=packs,
             newest_commit=engine.ledger.host_head(spec.id, engine.device.number),
+            operator=spec.operator,
+            region=spec.region,
+            price_storage=f"{spec.price_storage:g}",
+            price_egress=f"{spec.price_egress:g}",
             limit_bytes=spec.limit_bytes,
+            append_only=spec.append_only,
             latency_ms=int(measured.latency_s * 1000) if measured else 0,
             last_error=measured.last_error if measured else "",
+            last_error_s=int(now_s - trio.current_time() + measured.last_error_at) if measured and told else 0,
+            is_over=measured is not None and told and measured.answers,
+            asks_again_s=int(now_s + measured.paused_s) if measured and measured.paused_s else 0,
             away_since_s=absence.since_s if absence is not None else 0,
             scrubbed_s=scrubbed.last_s,
             scrub_checked=scrubbed.checked,

@@ -42,6 +42,7 @@ class HostCalls:
             "add": self.add,
             "remove": self.remove,
             "drain": self.drain,
+            "set": self.adjust,
             "test": self.test,
             "plan": self.plan,
             "policy": self.policy,
@@ -223,6 +224,24 @@ class HostCalls:
                 told.append(f"{len(active)} hosts are left, the policy needs {policy.places}: add one.")
             yield Done(sentences=tuple(told))
 
+    async def adjust(self, request: Request) -> AsyncGenerator[Message, None]:
+        """What its owner says of a host: placement, limits and deleting go by it from now on."""
+        async with self._lock:
+            spec, asked = self._find(request.host.name), request.host
+            if spec.state == "gone":
+                raise Usage(f"{spec.label} is gone")
+            if not asked.given:
+                raise Usage("say what to change: --label, --operator, --region, a price, --limit or --append-only")
+            labels = {each.label for each in self._engine.vault.hosts() if each.id != spec.id}
+            if "label" in asked.given and (not asked.label or asked.label in labels):
+                raise Usage(f"a host of this vault is called {asked.label} already" if asked.label else "it has a name")
+            changed = _changed(spec, asked)
+            await self._change(changed)
+            told = [f"{changed.label} is as you said, from now on and for all devices."]
+            if changed.label != spec.label:
+                told.append(f"Until the next mount messages may still call it {spec.label}.")
+            yield Done(sentences=tuple(told))
+
     # test, plan, policy
 
     async def test(self, request: Request) -> AsyncGenerator[Message, None]:
@@ -239,7 +258,9 @@ class HostCalls:
     async def plan(self, request: Request) -> AsyncGenerator[Message, None]:
         """What the policy, or another one, means with these hosts and what the vault holds now."""
         engine = self._engine
-        policy = asked_policy(request) or engine.vault.policy()
+        if (other := asked_policy(request)) is not None:
+            self._check_fits(other)
+        policy = other or engine.vault.policy()
         stored = engine.packs.stored_bytes()
         states = [state for state in engine.space.states() if state.spec.state != "gone"]
         plan = await trio.to_thread.run_sync(explain, states, policy, stored)
@@ -269,6 +290,11 @@ class HostCalls:
             remarks=plan.remarks,
         )
 
+    def _check_fits(self, policy: Policy) -> None:
+        active = [spec for spec in self._engine.vault.hosts() if spec.state == "active"]
+        if policy.places > len(active):
+            raise Usage(f"this policy needs {policy.places} hosts, and the vault has {len(active)} active ones")
+
     async def policy(self, request: Request) -> AsyncGenerator[Message, None]:
         """New packs follow at once, the others in the background."""
         async with self._lock:
@@ -276,9 +302,7 @@ class HostCalls:
             if policy is None:
                 raise Usage("a policy is --copies N or --shards K+M")
             engine.shipper.claims.check_writable()
-            active = [spec for spec in engine.vault.hosts() if spec.state == "active"]
-            if policy.places > len(active):
-                raise Usage(f"this policy needs {policy.places} hosts, and the vault has {len(active)} active ones")
+            self._check_fits(policy)
             engine.vault.set_policy(policy)
             await engine.commits.durable_now()
             engine.keeping.repairer.wake()
@@ -303,6 +327,21 @@ def asked_policy(request: Request) -> Policy | None:
     if not 0 < request.copies <= 32:
         raise Usage("copies are between 1 and 32")
     return Policy(copies=request.copies)
+
+
+def _changed(spec: HostSpec, asked: HostAsk) -> HostSpec:
+    """The host as ``set`` wants it."""
+    given = asked.given
+    return replace(
+        spec,
+        label=asked.label if "label" in given else spec.label,
+        operator=asked.operator if "operator" in given else spec.operator,
+        region=asked.region if "region" in given else spec.region,
+        price_storage=_price(asked.price_storage) if "price_storage" in given else spec.price_storage,
+        price_egress=_price(asked.price_egress) if "price_egress" in given else spec.price_egress,
+        limit_bytes=asked.limit_bytes if "limit_bytes" in given else spec.limit_bytes,
+        append_only=asked.append_only if "append_only" in given else spec.append_only,
+    )
 
 
 async def _tested(spec: HostSpec, stack: Stack) -> HostTest:

@@ -77,12 +77,18 @@ class Measured(Wrapped):
         self._refused_at = 0.0
         self._says_when_full = False
         self.last_error = ""
+        self.last_error_at = 0.0  # (trio's clock)
         self.on_failure: Callable[[], None] = lambda: None
 
     @property
     def healthy(self) -> bool:
         """Whether requests go to the host at all now."""
         return self._failures_in_a_row < self._failures_allowed
+
+    @property
+    def paused_s(self) -> float:
+        """For how long it is not asked anything any more; 0: it is asked."""
+        return 0.0 if self.healthy else max(0.0, self._closed_until - trio.current_time())
 
     @property
     def answers(self) -> bool:
@@ -186,6 +192,7 @@ class Measured(Wrapped):
                 raise
             self._note_full(len(data))
             self.last_error = f"{error}, {len(self._failed_puts)} times, though it answers otherwise: taken for full"
+            self.last_error_at = trio.current_time()
             raise HostFull(self.last_error) from error
 
     def _note_full(self, count: int) -> None:
@@ -229,7 +236,7 @@ class Measured(Wrapped):
         if isinstance(error, ObjectMissing):
             self._counts["missing"] += 1
         else:
-            self.last_error = str(error)
+            self.last_error, self.last_error_at = str(error), trio.current_time()
 
     def _sample(self, request: Request, all_s: float, received: int, *, is_whole: bool) -> None:
         """``all_s``: with the waiting for our own limits of rate, which hedging has to expect; the host is not slower

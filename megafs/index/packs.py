@@ -9,6 +9,8 @@ from megafs.model import SHARD_BITS, WHOLE, ChunkPlace, HostId, Pack, PackId, Pa
 
 OPEN, CLOSED, SHIPPED = 0, 1, 2  # local_pack.state
 HASH_BYTES = 32
+_PART_BYTES = f"CASE WHEN shard = {WHOLE} THEN p.stored ELSE p.stored / (shard >> {SHARD_BITS}) + 80 END"
+_COPIES_ON = "FROM copy c JOIN pack p ON p.number = c.pack WHERE c.host = ?"
 COLUMNS = "number, id, epoch, stored, root, dead_since"
 
 
@@ -157,13 +159,13 @@ class Packs:
 
     def on_host(self, host: HostId) -> tuple[int, int]:
         """(packs, bytes) that a host holds, whole or in shards, as far as the index knows."""
-        row = self._execute(
-            "SELECT count(*), coalesce(sum("
-            f"CASE WHEN shard = {WHOLE} THEN p.stored ELSE p.stored / (shard >> {SHARD_BITS}) + 80 END), 0) "
-            "FROM copy c JOIN pack p ON p.number = c.pack WHERE c.host = ?",
-            (host,),
-        ).get
+        row = self._execute(f"SELECT count(*), coalesce(sum({_PART_BYTES}), 0) {_COPIES_ON}", (host,)).get
         return int(row[0]), int(row[1])
+
+    def retained_on(self, host: HostId) -> int:
+        """Bytes of these that are dead, and kept until the retention is over."""
+        row = self._execute(f"SELECT sum({_PART_BYTES}) {_COPIES_ON} AND p.dead_since > 0", (host,)).get
+        return int(row or 0)
 
     def newest_copy(self) -> int:
         """The greatest id of a copy row: another one means that there are more."""

@@ -85,8 +85,8 @@ REPLICATED = {
         label TEXT NOT NULL UNIQUE,
         operator TEXT NOT NULL,
         region TEXT NOT NULL,
-        price_storage REAL NOT NULL, -- per GB and month
-        price_egress REAL NOT NULL,  -- per GB
+        price_storage REAL NOT NULL, -- per GiB and month
+        price_egress REAL NOT NULL,  -- per GiB
         limit_bytes INTEGER NOT NULL, -- 0: none
         state TEXT NOT NULL,         -- active, draining, gone
         append_only INTEGER NOT NULL -- 1: deletes are never sent

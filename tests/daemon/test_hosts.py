@@ -89,6 +89,47 @@ def test_the_policy_of_a_living_vault(drives, folders):
     drive.unmount()
 
 
+def test_what_is_said_of_a_host_counts_at_once_and_on_other_devices(drives, folders):
+    drive = drives("first", [folder.as_uri() for folder in folders[:2]])
+    drive.create()
+    drive.lighten()
+    drive.mount()
+    (drive.mountpoint / "file").write_bytes(CONTENT)
+    drive.sync()
+    said = ("--operator", "acme", "--region", "north", "--price-storage", "0.02", "--price-egress", "0.5")
+    drive.run("hosts", "v", "set", "file-2", *said, "--limit", "1G", "--append-only", "--label", "shed")
+    shown = drive.run("hosts", "v").stdout
+    assert "operator acme, region north, 0.02 a GiB and month, 0.5 a GiB read, append-only" in shown
+    assert " of 1.0 GiB " in shown
+    plan = drive.run("hosts", "v", "plan").stdout
+    assert "operator acme, region north" in plan
+    assert "room for 1.0 GiB" in plan
+    drive.run("hosts", "v", "set", "shed", "--limit", "1M")
+    assert {host["label"]: host["state"] for host in drive.told("hosts", "v")} == {"file-1": "ok", "shed": "full"}
+    drive.run("hosts", "v", "set", "shed", "--limit", "0", "--no-append-only", "--region", "")
+    drive.run("hosts", "v", "set", "shed", status=2)
+    drive.run("hosts", "v", "set", "shed", "--label", "file-1", status=2)
+    drive.run("hosts", "v", "set", "shed", "--price-egress", "much", status=2)
+    asked = [drive.run(*call, "--copies", "3", status=2).stderr for call in (("policy", "v"), ("hosts", "v", "plan"))]
+    assert asked[0] == asked[1], "what cannot be is refused in the same words"
+    drive.sync()
+    drive.unmount()
+    other = drives("second", drive.urls)
+    other.attach(drive.words)
+    other.mount()
+    (shed,) = [host for host in other.told("hosts", "v") if host["label"] == "shed"]
+    found = [shed[name] for name in ("operator", "region", "price_storage", "limit_bytes", "append_only", "state")]
+    assert found == ["acme", "", "0.02", 0, False, "ok"]
+    folders[1].rename(folders[2])
+    (other.mountpoint / "more").write_bytes(CONTENT)
+    until(other, ("hosts", "v"), lambda hosts: any(host["asks_again_s"] for host in hosts))
+    assert "  asks again at " in other.run("hosts", "v").stdout
+    folders[2].rename(folders[1])
+    until(other, ("hosts", "v"), lambda hosts: all(host["state"] == "ok" for host in hosts))
+    assert ", over: file-2: the folder" in other.run("hosts", "v").stdout.replace("shed: the", "file-2: the")
+    other.unmount()
+
+
 def test_secrets_are_kept_apart(drives, tmp_path):
     """S3, from its secret in a file to a mount; no secret in arguments, environment or the clear of anything else."""
     with servers.moto(tmp_path / "moto") as server:
