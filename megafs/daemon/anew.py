@@ -79,6 +79,7 @@ def before(engine: Engine) -> Known | None:
         if changeset is None:
             return None
         inodes, dirents = lost.changed(changeset)
+        inodes |= engine.database.rows.late.keys()
         return Known(inodes=inodes, dirents=dirents, names=lost.names(engine.database.connection, dirents))
     except SICK:
         return None

@@ -89,7 +89,7 @@ class Locking:
 
     async def take_pages(self, engine: Engine) -> None:
         """The kernel hands over what programs have written into files that they have open."""
-        top, pins = os.fsencode(self._mountpoint), Pins(engine.database.connection)
+        top, pins = os.fsencode(self._mountpoint), Pins(engine.database)
         inodes = self._operations.open_for_writing() - engine.names.unlinked
         paths = [pins.path(Ino(ino)) for ino in sorted(inodes)]
         files = [b"%s/%s" % (top, path) for path in paths if path]

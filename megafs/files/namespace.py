@@ -72,7 +72,7 @@ class Namespace:
         pending = self._content.pending_bytes(row.ino)
         if not pending:
             return row
-        return row._replace(size=self._content.size(row.ino, row.size), stored=row.stored + pending)
+        return Attributes(*row[:6], self._content.size(row.ino, row.size), row.stored + pending, *row[8:])
 
     def lookup(self, parent: Ino, name: bytes) -> Attributes | None:
         """The inode behind a name, or None. ``.`` and ``..`` come from handles (open_by_handle_at, NFS)."""

@@ -6,7 +6,6 @@ anything durable: that is ``sync_wal``, which blocks and belongs in a thread. Al
 "thread" run on the trio thread and never wait for a disk write other than into the page cache.
 """
 
-import ctypes
 import errno
 import logging
 import os
@@ -20,6 +19,8 @@ import apsw
 
 from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
+from megafs.index.room import set_aside
+from megafs.index.rows import Rows
 from megafs.index.schema import REPLICATED, VERSION, missing_local, statements
 from megafs.model import COUNTER_BITS
 from megafs.wiping import own, wipe
@@ -36,12 +37,8 @@ OPENED = (
 PAGES_PER_ROW = 4  # a leaf of the table and of each index; chunk ids are random, so each may be a page of its own
 RESERVE_BYTES = 256 * 1024
 PASSES, REST_PAGES = 3, 200  # over the WAL in a thread, until the rest costs those who wait a few milliseconds
-FALLOC_FL_KEEP_SIZE = 0x01  # linux/falloc.h
 # What a statement raises when the disk does not give or take a page. EIO on a read comes as CorruptError.
 SICK = (apsw.IOError, apsw.CorruptError, apsw.FullError, apsw.CantOpenError, apsw.NotADBError)
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 def told(error: OSError) -> MegaFSError:
@@ -91,6 +88,7 @@ class Database:
         if version != VERSION:
             raise Corrupt(f"the index has schema {version}, this program reads {VERSION}")
         self._add_local_tables()
+        self.rows = Rows(self.connection)
         self.device = 0  # number of this device; 0 until adopt()
         self._counter = self._counter_written = 0
         self._changes_at_commit = 0
@@ -148,7 +146,7 @@ class Database:
     @property
     def changed_rows(self) -> int:
         """Rows changed since the last commit."""
-        return self.connection.total_changes() - self._changes_at_commit
+        return self.connection.total_changes() - self._changes_at_commit + len(self.rows.late)
 
     def commit(self, newest_pack: int) -> int:
         """End the transaction with its log and begin the next. ``newest_pack`` is the greatest pack number that a
@@ -159,6 +157,7 @@ class Database:
         if self.given_up:
             raise DiskError(self.given_up)
         assert connection.in_transaction, "an error ended the transaction; the rows of this one are incomplete"
+        self.rows.write()
         if self._counter != self._counter_written:
             connection.execute("UPDATE device SET counter = ? WHERE number = ?", (self._counter, self.device))
         changeset = self._session.changeset()
@@ -197,11 +196,7 @@ class Database:
         pages = min(cached, self.changed_rows * PAGES_PER_ROW * PAGE_BYTES)
         wanted = pages + 2 * changeset_bytes + RESERVE_BYTES
         self._open_wal()
-        end = os.fstat(self._wal_fd).st_size
-        if _libc.fallocate(self._wal_fd, FALLOC_FL_KEEP_SIZE, end, wanted) != 0:
-            code = ctypes.get_errno()
-            if code != errno.EOPNOTSUPP:
-                raise OSError(code, os.strerror(code))
+        set_aside(self._wal_fd, wanted)
 
     def _mend_wal(self) -> None:
         """After a failed sync: write the WAL over itself, so that the next sync has something to do. Here, between two
@@ -233,6 +228,7 @@ class Database:
 
     def stop_writing(self) -> None:
         """After ``give_up``: end the transaction and show the last commit to who still reads here."""
+        self.rows.drop()
         self._session.close()
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
@@ -252,6 +248,7 @@ class Database:
 
     def rollback(self) -> None:
         """Forget the open transaction."""
+        self.rows.drop()
         self._session.close()
         self.connection.execute("ROLLBACK")
         self._counter = self._counter_written
@@ -260,10 +257,12 @@ class Database:
     @contextmanager
     def unlogged(self) -> Iterator[apsw.Connection]:
         """For applying what came from hosts: the changes inside are not logged as this device's own."""
+        self.rows.settle()
         self._session.enabled = False
         try:
             yield self.connection
         finally:
+            self.rows.settle()
             self._session.enabled = True
 
     def sync_wal(self) -> None:

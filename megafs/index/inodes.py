@@ -1,22 +1,18 @@
 """Statements on inode, dirent and xattr. Each method is one or a few prepared statements; meaning is in files/.
 
-Rows come back as model values. Nothing here decides whether Linux would allow a change.
-
-The rows of the last few inodes asked for are kept in mind, because requests on one file come one after another. They
-count only as long as nothing but these methods has changed a row of the database: SQLite's own counter of changed rows
-says so, so a change by anybody else, in any table, makes this forget everything.
+Rows come back as model values. Nothing here decides whether Linux would allow a change. Attributes go
+through ``Database.rows``, which writes them late.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from megafs.config import DIRENTS_PER_PAGE
 from megafs.index.database import Database
+from megafs.index.rows import COLUMNS
 from megafs.model import Attributes, Ino
 
-ATTRIBUTES = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
-REMEMBERED = 64  # inodes: a file, its directory, and those of a few other clients
 XATTR_NAMES = 1000  # different names of xattrs kept in mind; with more of them every question goes to the table
-JOINED = ", ".join(f"i.{column}" for column in ATTRIBUTES.split(", "))
+JOINED = ", ".join(f"i.{column}" for column in COLUMNS.split(", "))
 
 
 class Inodes:
@@ -24,54 +20,27 @@ class Inodes:
 
     def __init__(self, database: Database) -> None:
         self._new_id = database.new_id
+        self._rows = database.rows
         self._execute = database.connection.cursor().execute
         self._connection = database.connection
         self._changes = database.connection.total_changes
-        self._rows: dict[Ino, Attributes] = {}
-        self._as_of = -1  # how many rows had ever been changed when ``_rows`` were right
         self._absent: tuple[Ino, bytes, int] | None = None  # the name found free last, and as of how many changes
         self._xattr_names: set[bytes] | None = None  # see _names
 
     def get(self, ino: Ino) -> Attributes | None:
         """The inode's attributes, or None."""
-        rows = self._known()
-        known = rows.get(ino)
-        if known is not None:
-            return known
-        found = self._execute(f"SELECT {ATTRIBUTES} FROM inode WHERE id = ?", (ino,)).get
-        if found is None:
-            return None
-        if len(rows) >= REMEMBERED:
-            rows.clear()
-        row = rows[ino] = Attributes._make(found)
-        return row
-
-    def _known(self) -> dict[Ino, Attributes]:
-        """The rows in mind, those of them that are still right. Who changes a row takes this first, then changes the
-        row here and in the database, and then says ``_keep``."""
-        changes = self._changes()
-        if changes != self._as_of:
-            self._rows.clear()
-            self._as_of = changes
-        return self._rows
-
-    def _keep(self) -> None:
-        """What changed just now is in ``_rows`` as well, or is no row of inode."""
-        self._as_of = self._changes()
+        return self._rows.get(ino)
 
     def insert(
         self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Ino, target: bytes | None
     ) -> Attributes:
         """A new inode with one link (two for a directory). ``parent`` only for directories, else 0."""
-        rows, ino = self._known(), Ino(self._new_id())
+        ino = Ino(self._new_id())
         row = Attributes(
             ino, mode, 2 if parent else 1, uid, gid, rdev, len(target) if target else 0, 0, now_ns, now_ns, now_ns
         )
         self._execute("INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, parent, target))
-        if len(rows) >= REMEMBERED:
-            rows.clear()
-        rows[ino] = row
-        self._keep()
+        self._rows.note(row)
         return row
 
     def insert_root(self, mode: int, uid: int, gid: int, now_ns: int) -> None:
@@ -81,77 +50,57 @@ class Inodes:
             (mode, uid, gid, now_ns, now_ns, now_ns),
         )
 
-    def _change(
-        self, ino: Ino, values: str, parameters: tuple[object, ...], seen: Callable[[Attributes], Attributes]
-    ) -> None:
-        """One statement that changes an inode's row (?1 is its number), and ``seen``, which changes the row in mind."""
-        rows = self._known()
-        known = rows.pop(ino, None)
-        self._execute(f"UPDATE inode SET {values} WHERE id = ?1", parameters)
-        if known is not None:
-            rows[ino] = seen(known)
-        self._keep()
-
     def update(self, new: Attributes) -> None:
-        """Write back the attributes but ``size`` and ``stored``, which follow the content."""
-        self._change(
-            new.ino,
-            "mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, atime_ns = ?7, mtime_ns = ?8, ctime_ns = ?9",
-            new[:6] + new[8:],
-            lambda known: Attributes._make(new[:6] + known[6:8] + new[8:]),
-        )
+        """The attributes but ``size`` and ``stored``, which follow the content."""
+        known = self.get(new.ino)
+        if known is not None:
+            self._rows.put(Attributes._make(new[:6] + known[6:8] + new[8:]))
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""
-        self._change(ino, "size = ?2", (ino, size), lambda known: known._replace(size=size))
+        row = self.get(ino)
+        if row is not None:
+            self._rows.put(row._replace(size=size))
 
     def touch(self, ino: Ino, now_ns: int) -> None:
         """mtime and ctime of a directory that changed; the clock is coarse, so most often they say so already."""
-        rows = self._known()
-        known = rows.pop(ino, None)
-        if known is None or known.mtime_ns != now_ns or known.ctime_ns != now_ns:
-            self._execute("UPDATE inode SET mtime_ns = ?2, ctime_ns = ?2 WHERE id = ?1", (ino, now_ns))
-        if known is not None:
-            rows[ino] = Attributes._make((*known[:9], now_ns, now_ns))
-        self._keep()
+        row = self.get(ino)
+        if row is not None and (row.mtime_ns != now_ns or row.ctime_ns != now_ns):
+            self._rows.put(Attributes._make((*row[:9], now_ns, now_ns)))
 
     def touch_and_link(self, ino: Ino, now_ns: int, links: int) -> None:
         """The same, with ``links`` more subdirectories (each has a '..')."""
-        self._execute(
-            "UPDATE inode SET mtime_ns = ?2, ctime_ns = ?2, nlink = nlink + ?3 WHERE id = ?1", (ino, now_ns, links)
-        )
+        row = self.get(ino)
+        if row is not None:
+            self._rows.put(row._replace(mtime_ns=now_ns, ctime_ns=now_ns, nlink=row.nlink + links))
 
     def set_atime(self, ino: Ino, now_ns: int) -> None:
-        self._change(ino, "atime_ns = ?2", (ino, now_ns), lambda known: known._replace(atime_ns=now_ns))
+        row = self.get(ino)
+        if row is not None:
+            self._rows.put(row._replace(atime_ns=now_ns))
 
     def grow(self, ino: Ino, size: int, stored: int) -> None:
         """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if
         negative)."""
-        self._change(
-            ino,
-            "size = max(size, ?2), stored = stored + ?3",
-            (ino, size, stored),
-            lambda known: known._replace(size=max(known.size, size), stored=known.stored + stored),
-        )
+        row = self.get(ino)
+        if row is not None:
+            self._rows.put(row._replace(size=max(row.size, size), stored=row.stored + stored))
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
-        self._change(
-            ino,
-            "nlink = ?2, ctime_ns = ?3",
-            (ino, nlink, now_ns),
-            lambda known: known._replace(nlink=nlink, ctime_ns=now_ns),
-        )
+        row = self.get(ino)
+        if row is not None:
+            self._rows.put(row._replace(nlink=nlink, ctime_ns=now_ns))
 
     def delete(self, ino: Ino) -> None:
         """The row and its xattrs; extents are the caller's."""
-        self._known().pop(ino, None)
+        self._rows.remove(ino)
         self._execute("DELETE FROM inode WHERE id = ?", (ino,))
         if self._names():
             self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
-        self._keep()
 
     def unlinked(self) -> list[Ino]:
         """Inodes without a name: purged at mount, when no kernel can know them any more."""
+        self._rows.write()
         return [Ino(int(row[0])) for row in self._connection.execute("SELECT id FROM inode WHERE nlink = 0")]
 
     def target(self, ino: Ino) -> bytes | None:
@@ -180,15 +129,11 @@ class Inodes:
 
     def link(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Add a name. The caller knows that it is free."""
-        self._known()
         self._execute("INSERT INTO dirent VALUES (?, ?, ?, ?)", (self._new_id(), parent, name, ino))
-        self._keep()
 
     def unlink(self, parent: Ino, name: bytes) -> None:
         """Remove a name."""
-        self._known()
         self._execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
-        self._keep()
 
     def point(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Let an existing name stand for another inode; the row, and so the readdir cookie, stays."""
@@ -211,7 +156,9 @@ class Inodes:
             "WHERE d.parent = ? AND d.id > ? ORDER BY d.id LIMIT ?",
             (parent, after, DIRENTS_PER_PAGE),
         )
-        return [(row[0], row[1], Attributes._make(row[2:])) for row in rows]
+        found = [(row[0], row[1], Attributes._make(row[2:])) for row in rows]
+        late = self._rows.late
+        return [(cookie, name, late.get(row.ino, row)) for cookie, name, row in found] if late else found
 
     def totals(self) -> tuple[int, int]:
         """(inodes with a name, bytes stored); a full scan, for status on a snapshot only."""

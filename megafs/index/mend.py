@@ -6,6 +6,8 @@ without its chunk, two extents that overlap, a name without an inode) stays as i
 
 from collections.abc import Callable, Mapping
 
+import apsw
+
 from megafs.index.database import Database
 from megafs.index.inodes import Inodes
 from megafs.index.invariants import IS_DIRECTORY, REACHED, S_IFDIR, S_IFMT, Fault, faults
@@ -20,7 +22,6 @@ class Mender:
 
     def __init__(self, database: Database, now_ns: int) -> None:
         self._database, self._now_ns = database, now_ns
-        self._execute = database.connection.execute
         self._inodes = Inodes(database)
         self._ways: Mapping[str, Callable[[Fault], None]] = {
             "orphan": self._place,
@@ -36,14 +37,22 @@ class Mender:
         """Mend what can be mended; returns (rule, row) of each."""
         mended: set[tuple[str, int | str]] = set()
         for _ in range(PASSES):
-            found = [fault for fault in faults(self._database.connection) if fault.rule in self._ways]
+            found = [fault for fault in self._faults() if fault.rule in self._ways]
             if not found:
                 break
             for fault in found:
                 self._ways[fault.rule](fault)
             mended |= {(fault.rule, fault.row) for fault in found}
-        left = {(fault.rule, fault.row) for fault in faults(self._database.connection)}
+        left = {(fault.rule, fault.row) for fault in self._faults()}
         return mended - left
+
+    def _execute(self, statement: str, parameters: tuple[object, ...]) -> apsw.Cursor:
+        self._database.rows.settle()
+        return self._database.connection.execute(statement, parameters)
+
+    def _faults(self) -> list[Fault]:
+        self._database.rows.settle()
+        return list(faults(self._database.connection))
 
     def _lost_and_found(self) -> Ino:
         there = self._inodes.lookup(ROOT_INO, LOST_AND_FOUND)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import apsw
 
+from megafs.index.database import Database
 from megafs.model import ROOT_INO, ChunkPlace, Ino
 
 PLACE = "c.id, c.pack, c.offset, c.sealed, c.plain, c.codec, c.digest"
@@ -12,8 +13,8 @@ PLACE = "c.id, c.pack, c.offset, c.sealed, c.plain, c.codec, c.digest"
 class Pins:
     """Pins as rows."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
+    def __init__(self, database: Database) -> None:
+        self._connection, self._rows = database.connection, database.rows
 
     def add(self, ino: Ino, now_s: int) -> None:
         self._connection.execute("INSERT OR IGNORE INTO pin VALUES (?, ?)", (ino, now_s))
@@ -24,6 +25,7 @@ class Pins:
 
     def all(self) -> list[Ino]:
         """Pinned inodes that still exist; those that do not are forgotten."""
+        self._rows.write()
         self._connection.execute("DELETE FROM pin WHERE NOT EXISTS (SELECT 1 FROM inode WHERE id = ino AND nlink > 0)")
         return [Ino(row[0]) for row in self._connection.execute("SELECT ino FROM pin ORDER BY ino")]
 

@@ -35,7 +35,7 @@ class Keeper:
     def __init__(self, database: Database, disk: Disk, reader: Reader, limit_bytes: Callable[[], int]) -> None:
         self._database, self._disk, self._reader = database, disk, reader
         self._limit_bytes = limit_bytes
-        self.pins = Pins(database.connection)
+        self.pins = Pins(database)
         self._woken = trio.Event()
         self._seen = -1  # the id counter when the pinned trees were looked through last
         self.wanted_bytes = self.here_bytes = 0

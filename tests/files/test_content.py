@@ -127,6 +127,7 @@ class Story:
         for ino, file in zip(self.inos, self.model, strict=True):
             assert self.rig.names.row(ino).size == len(file)
         assert self.rig.content.unsealed_bytes == 0
+        self.rig.database.rows.write()
         assert not [fault for fault in faults(self.rig.database.connection) if fault.rule != "id-unused"]
 
 

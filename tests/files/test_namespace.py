@@ -171,6 +171,7 @@ def test_whatever_is_done_no_invariant_breaks(shared, steps):
             for ino in list(names.unlinked):
                 names.purge(ino)
                 folders = [folder for folder in folders if folder != ino]
+    shared.rows.write()
     assert not [fault for fault in faults(shared.connection) if fault.rule != "id-unused"]
 
 

@@ -111,6 +111,7 @@ class Against(RuleBasedStateMachine):
             while self.extents.reap(100) is not None:
                 pass
             total = sum(span.stop - span.start for span in self.model)
+            self.database.rows.write()
             execute = self.database.connection.execute
             execute("UPDATE inode SET stored = ? WHERE id = ?", (total, self.ino))
             assert not [fault for fault in faults(self.database.connection) if fault.rule not in UNCOMMITTED]
