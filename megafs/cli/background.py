@@ -1,9 +1,9 @@
 """The daemon's process: ``python -m megafs.cli.background`` started by ``megafs mount``, with nothing secret on view.
 
 stdin brings one Order (what to mount) as a line, then the opened slot as raw bytes, and is closed; stdout takes one
-line back, "ready" or a Failure;
-stderr is a file in the vault's log directory, for what Python itself says when it dies. ``start`` is the other end: it
-returns when the mount answers and raises the daemon's own error if it does not.
+line back, "ready" or a Failure; stderr is a file in the vault's log directory, for what Python itself says when it
+dies. ``launched`` and ``start`` are the other end: the process loads its libraries while a passphrase is asked and
+stretched; then it gets its order, and ``start`` returns when the mount answers, or raises the daemon's own error.
 """
 
 import faulthandler
@@ -13,8 +13,8 @@ import resource
 import select
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import indexOf
 from pathlib import Path
@@ -43,9 +43,9 @@ class Order:
     options: MountOptions
 
 
-def start(paths: VaultPaths, mountpoint: Path, opened: Opened, options: MountOptions) -> None:
-    """Start a daemon that outlives us; return when its mount answers. Raises what the daemon raised."""
-    order = Order(root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), options=options)
+@contextmanager
+def launched(paths: VaultPaths) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon's process that gets its order later: it loads its libraries meanwhile. Ends if it gets none."""
     paths.log.mkdir(mode=0o700, exist_ok=True)
     died = os.open(paths.log / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -60,18 +60,26 @@ def start(paths: VaultPaths, mountpoint: Path, opened: Opened, options: MountOpt
         )
     finally:
         os.close(died)
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        with (
-            suppress(BrokenPipeError),
-            process.stdin as to_daemon,
-        ):  # it died at once; then it has nothing to say either
-            to_daemon.write(canonical.encode(order) + b"\n" + opened.packed())
-        told = _first_line(process.stdout, MOUNT_READY_S)
+        yield process
     except BaseException:
         process.terminate()  # ours, and asked to end in order; also when the user interrupts the wait
         raise
+
+
+def start(
+    process: subprocess.Popen[bytes], paths: VaultPaths, mountpoint: Path, opened: Opened, options: MountOptions
+) -> None:
+    """Have the process be a daemon that outlives us; return when its mount answers. Raises what the daemon raised."""
+    order = Order(root=os.fsencode(paths.root), mountpoint=os.fsencode(mountpoint), options=options)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with (
+        suppress(BrokenPipeError),
+        process.stdin as to_daemon,
+    ):  # it died at once; then it has nothing to say either
+        to_daemon.write(canonical.encode(order) + b"\n" + opened.packed())
+    told = _first_line(process.stdout, MOUNT_READY_S)
     if told == READY:
         return
     said = message(told) if told else None
@@ -87,10 +95,12 @@ def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
     return pipe.readline().removesuffix(b"\n")
 
 
-def ordered(descriptor: int) -> tuple[Order, Opened]:
-    """What ``start`` wrote; no buffer keeps a copy of it."""
+def ordered(descriptor: int) -> tuple[Order, Opened] | None:
+    """What ``start`` wrote, None if that was nothing; no buffer keeps a copy of it."""
     most = canonical.STATEMENT_BYTES + OPENED_BYTES
     with open(descriptor, "rb", buffering=0, closefd=False) as file, read_once(file, most) as text:
+        if not text:
+            return None
         end = indexOf(text, ord("\n"))
         return canonical.parse(Order, text[:end]), Opened.unpacked(text[end + 1 :])
 
@@ -118,7 +128,12 @@ def main() -> int:
     """Entry of the daemon's process."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
-    order, opened = ordered(0)
+    from megafs import daemon  # takes longer than the passphrase, which is being stretched meanwhile
+
+    told = ordered(0)
+    if told is None:
+        return 0  # there was no way in
+    order, opened = told
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     logs.start(VaultPaths(root=Path(os.fsdecode(order.root))).log, to_stderr=False, journal=False)
@@ -128,8 +143,6 @@ def main() -> int:
         # Once: afterwards nobody reads, and an open pipe would keep the caller's own pipeline waiting.
         os.write(1, text)
         os.dup2(nothing, 1)
-
-    from megafs import daemon
 
     return serve(order, opened, report, run=daemon.run)
 

@@ -92,7 +92,8 @@ def run(
 
     from megafs.cli import background
 
-    background.start(paths, mountpoint, unlock(), options)
+    with background.launched(paths) as process:
+        background.start(process, paths, mountpoint, unlock(), options)
     os.statvfs(mountpoint)  # ready means that it answers
     terminal.note(f"{name} is mounted on {mountpoint}")
 
