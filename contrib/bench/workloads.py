@@ -13,22 +13,27 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from corpus import Corpus, random_block
-from systems import System, command
+from systems import System, command, drop_caches
 
 PIECE_BYTES = 128 << 10
 BIG_BYTES = 1_000_000_000
 FIO_BYTES = 256 << 20
 FIO_S = 5
+REQUESTS = 5000  # of each kind
 SMALL_OPERATIONS = 2000  # per process, of each kind
 APPENDS = 500
 INSERTS = 500
+REQUEST_KINDS = (
+    *("create", "getxattr", "chmod", "utime", "open", "rename", "link", "unlink", "lookup", "readdir", "remove"),
+    *("mkdir", "rmdir", "symlink", "readlink"),
+)
 Figures = dict[str, float]
 
 
@@ -212,6 +217,42 @@ def operations(bench: Bench) -> None:
             bench.figures[f"{name}-{processes}"] = processes * count / taken_s
 
 
+def requests(bench: Bench) -> None:
+    """One kind of request after another, as far as system calls come down to one each, by one process."""
+    count, folder = bench.count(REQUESTS), bench.top / "requests"
+    folder.mkdir()
+    names = [str(folder / f"f{n}") for n in range(count)]
+
+    def timed(kind: str, step: Callable[[str], object]) -> None:
+        with bench.timed(f"request-{kind}"):
+            for name in names:
+                step(name)
+
+    def attribute(name: str) -> None:
+        with suppress(OSError):
+            os.getxattr(name, "user.none")
+
+    timed("create", lambda name: os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644)))
+    timed("getxattr", attribute)
+    timed("chmod", lambda name: os.chmod(name, 0o600))
+    timed("utime", lambda name: os.utime(name, ns=(1, 2)))
+    timed("open", lambda name: os.close(os.open(name, os.O_RDONLY)))
+    timed("rename", lambda name: os.rename(name, name + "x"))
+    timed("link", lambda name: os.link(name + "x", name))
+    timed("unlink", lambda name: os.unlink(name + "x"))
+    if drop_caches():
+        timed("lookup", os.stat)
+        drop_caches()
+    with bench.timed("request-readdir"):
+        for entry in os.scandir(folder):
+            entry.stat(follow_symlinks=False)
+    timed("remove", os.unlink)
+    timed("mkdir", os.mkdir)
+    timed("rmdir", os.rmdir)
+    timed("symlink", lambda name: os.symlink("somewhere", name))
+    timed("readlink", os.readlink)
+
+
 def shipping(bench: Bench) -> None:
     """Read one big file while another, just written, is on its way to the hosts."""
     size = bench.count(BIG_BYTES)
@@ -235,6 +276,7 @@ WORKLOADS: Mapping[str, Callable[[Bench], None]] = {
     "git": git,
     "rsync": rsync,
     "operations": operations,
+    "requests": requests,
     "shipping": shipping,
     "photos": photos,
 }
@@ -263,6 +305,7 @@ METRICS: Mapping[str, Metric] = {
         for processes in (1, 8)
         for name in ("create", "stat", "rename", "unlink")
     },
+    **{f"request-{kind}": Metric(what=f"{kind}, 5,000 times") for kind in REQUEST_KINDS},
     "read-while-shipping": Metric(what="1 GB read while 1 GB ships"),
     "photos": Metric(what="1,000 photos of 3 MB copied in"),
 }
