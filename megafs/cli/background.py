@@ -1,8 +1,8 @@
 """The daemon's process: ``python -m megafs.cli.background`` started by ``megafs mount``, with nothing secret on view.
 
 stdin brings one Order (what to mount) as a line, then the opened slot as raw bytes, and is closed; stdout takes one
-line back, "ready" or a Failure; stderr is a file in the vault's log directory, for what Python itself says when it
-dies. ``launched`` and ``start`` are the other end: the process loads its libraries while a passphrase is asked and
+line back, "ready" or a Failure; stderr becomes a file in the vault's log directory, for what Python itself says when
+it dies. ``launched`` and ``start`` are the other end: the process loads its libraries while a passphrase is asked and
 stretched; then it gets its order, and ``start`` returns when the mount answers, or raises the daemon's own error.
 """
 
@@ -46,20 +46,14 @@ class Order:
 @contextmanager
 def launched(paths: VaultPaths) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon's process that gets its order later: it loads its libraries meanwhile. Ends if it gets none."""
-    paths.log.mkdir(mode=0o700, exist_ok=True)
-    died = os.open(paths.log / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, paths.root.name],  # the name is for ps; the order has it again
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=died,
-            start_new_session=True,
-            # -m looks into the working directory first: there, a checkout named megafs would stand before ourselves.
-            cwd=Path(__file__).parent.parent.parent,
-        )
-    finally:
-        os.close(died)
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, paths.root.name],  # the name is for ps; the order has it again
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        # -m looks into the working directory first: there, a checkout named megafs would stand before ourselves.
+        cwd=Path(__file__).parent.parent.parent,
+    )
     try:
         yield process
     except BaseException:
@@ -134,9 +128,14 @@ def main() -> int:
     if told is None:
         return 0  # there was no way in
     order, opened = told
+    log_directory = VaultPaths(root=Path(os.fsdecode(order.root))).log
+    log_directory.mkdir(mode=0o700, exist_ok=True)
+    died = os.open(log_directory / "died", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.dup2(died, 2)
+    os.close(died)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    logs.start(VaultPaths(root=Path(os.fsdecode(order.root))).log, to_stderr=False, journal=False)
+    logs.start(log_directory, to_stderr=False, journal=False)
     os.chdir("/")  # hold no directory busy
 
     def report(text: bytes) -> None:
