@@ -159,6 +159,14 @@ class Extents:
         """This chunk lost an extent: the collector has to look whether any is left."""
         self._execute("INSERT OR IGNORE INTO candidate VALUES (?)", (chunk,))
 
+    def suspect_unnamed(self) -> None:
+        """After rows came from hosts: every chunk without an extent. Whoever removed the last one knew, but may not
+        have told that the chunk is dead."""
+        self._execute(
+            "INSERT OR IGNORE INTO candidate SELECT id FROM chunk WHERE NOT EXISTS "
+            "(SELECT 1 FROM extent WHERE extent.chunk = chunk.id)"
+        )
+
     def suspects(self, limit: int) -> list[tuple[ChunkId, ChunkPlace | None]]:
         """Chunks to look at, taken off the list by ``clear_suspicion`` or ``delete_chunk``, with where they lie,
         or None for one that an extent names. (Counts nothing: references are derived, never stored.)"""

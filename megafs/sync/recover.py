@@ -16,6 +16,7 @@ from megafs.crypto.keys import ident_commit, ident_part
 from megafs.errors import Corrupt, MegaFSError, RolledBack
 from megafs.index import replication
 from megafs.index.database import Database
+from megafs.index.extents import Extents
 from megafs.index.ledger import KeptCheckpoint, KnownHead, KnownPart, Ledger
 from megafs.index.packs import Packs
 from megafs.index.replication import KEY_STOP, Range
@@ -230,6 +231,7 @@ def enrol(database: Database, signer: Signer, certificate: bytes, *, term: int, 
         database.set_state(CHECKPOINT_EPOCH, b"%d" % survey.checkpoint.certificate.claims.epoch)
     note_hosts_contents(Ledger(database.connection), survey)
     write_facts(database, done.packs.values())
+    Extents(database).suspect_unnamed()
 
 
 def note_hosts_contents(ledger: Ledger, survey: Survey) -> None:
@@ -314,6 +316,7 @@ async def fast_forward(
     await apply_commits(database, objects, trust, steps, done, note=note)
     database.adopt(device)
     write_facts(database, done.packs.values())
+    Extents(database).suspect_unnamed()
     return gone
 
 

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from megafs.errors import Corrupt, MegaFSError, ReadOnly, RolledBack, Unavailable
+from megafs.index.invariants import faults
 from megafs.model import HostId
 from megafs.sync import recover
 from megafs.sync.survey import survey
@@ -50,6 +51,26 @@ async def test_a_new_device_has_everything(world: World, tmp_path: Path, autojum
     same_content(two, three)
     assert [segment.device for segment in three.survey.segments] == [1, two.signer.device]
     for device in (one, two, three):
+        device.crash()
+
+
+async def test_what_was_removed_and_not_collected_is_collected(
+    world: World, tmp_path: Path, autojump_clock: object
+) -> None:
+    """That a chunk is dead is told in a later commit than that its last extent is gone: the machine is lost between."""
+    one = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with one.shipping():
+        ino = await one.write(b"file", randbytes(3000))
+        await one.sync()
+        await one.remove(ino)
+        await one.sync()
+    assert one.tables()["chunk"]
+    two = await attached(world, tmp_path / "2")
+    assert not [fault for fault in faults(two.database.connection) if fault.rule == "chunk-leaked"]
+    assert len(two.extents.suspects(10)) == 1
+    two.database.connection.execute("DELETE FROM candidate")
+    assert [fault.rule for fault in faults(two.database.connection)] == ["chunk-leaked"], "the control"
+    for device in (one, two):
         device.crash()
 
 
