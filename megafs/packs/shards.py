@@ -5,7 +5,9 @@ ISA-L's Reed-Solomon with a Cauchy matrix, through pyeclib. (Its Vandermonde sib
 the pack: a chunk is read by range from one or two shards without decoding anything.
 
 **Every shard is authenticated before it comes here** (Merkle root in the copy row): a flipped bit decodes to wrong
-bytes in silence, and the C library trusts headers. What is checked here only turns our own mistakes into Corrupt.
+bytes in silence, and the C library trusts headers. What is checked here only turns our own mistakes into Corrupt. Only
+``decode_columns`` takes bytes as a host sent them: it gives the library headers of its own making, and the digest of
+the chunk, without which nothing is given out, tells whether they were right.
 """
 
 from collections.abc import Collection, Mapping
@@ -73,6 +75,20 @@ def decode(shards: Mapping[int, bytes], k: int, m: int, pack_bytes: int) -> byte
     if len(pack) != pack_bytes:
         raise Corrupt(f"shards decode to {len(pack)} bytes, need {pack_bytes}")
     return pack
+
+
+def decode_columns(columns: Mapping[int, bytes], k: int, wanted: int) -> bytes:
+    """A range of shard ``wanted`` from the same range of k other shards, headers not counted: the code works byte by
+    byte. Nothing here is authenticated: the caller checks what comes out. Raises Corrupt."""
+    assert len(columns) == k
+    (width,) = {len(each) for each in columns.values()}
+    driver = _driver(k, max(1, max(*columns, wanted) - k + 1))
+    headers = [each[:HEADER_BYTES] for each in driver.encode(bytes(k * width))]
+    try:
+        (made,) = driver.reconstruct([headers[number] + each for number, each in columns.items()], [wanted])
+    except ECDriverError as error:
+        raise Corrupt(f"shards {sorted(columns)} do not rebuild a part of {wanted}") from error
+    return bytes(made[HEADER_BYTES:])
 
 
 def repair(shards: Mapping[int, bytes], missing: Collection[int], k: int, m: int, pack_bytes: int) -> dict[int, bytes]:

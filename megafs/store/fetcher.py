@@ -1,9 +1,10 @@
 """Ranges of packs from whichever hosts have them right: the fastest healthy one first, the next hedged in behind it.
 
 Called by store.reader for chunks that are not here. Whole copies are read by range. Of a pack in shards the range is
-read from the one or two data shards that hold it, and only if that fails, or takes too long, any k shards are fetched
-whole (store.decoding). A host that answers with wrong bytes, or not at all, costs time but never the read, as long as
-enough others have them; it is named in the log and counted, and repair mends its copy.
+read from the one or two data shards that hold it; if they are known to be away, from the same range of k others; and
+only if that fails, too, or takes too long, or the range is large, any k shards are fetched whole (store.decoding). A
+host that answers with wrong bytes, or not at all, costs time but never the read, as long as enough others have them; it
+is named in the log and counted, and repair mends its copy.
 """
 
 import logging
@@ -15,7 +16,7 @@ import trio
 
 from megafs.config import MIB
 from megafs.crypto.keys import Keyring, ident_pack
-from megafs.errors import HostError, MegaFSError, ObjectMissing, Unauthentic, Unavailable
+from megafs.errors import Corrupt, HostError, MegaFSError, ObjectMissing, Unauthentic, Unavailable
 from megafs.hosts import Stack
 from megafs.index.packs import Packs
 from megafs.model import WHOLE, HostId, Kind, Pack, PackNumber, shard_of, shard_parts
@@ -29,6 +30,7 @@ HEDGE_FIRST_S = 1.0  # until a host's p95 is known
 HEDGE_LEAST_S = 0.02
 DECODING_HEDGE_S = 3.0  # k whole shards for the sake of one chunk: not for a host that is merely slow today
 DENIED_S, DENIED_MOST = 60.0, 10_000  # who has not a pack of which nothing is known is asked again after this
+COLUMNS_SHARE = 4  # up to this part of a pack is decoded alone; of more, the whole is at hand for the next reader
 RANGE_BYTES = 1 << 18  # what hosts are compared by
 AHEAD_S = 2.0
 AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES = 4 * MIB, 16 * MIB
@@ -143,12 +145,17 @@ class HostFetcher:
             having.sort(key=lambda shard: ranked.index(shard.host))
             if pack.number in self._decoder:
                 yield Attempt(partial(self._decoded, pack, k, having, start, stop, verify), self._limit_s)
+            silent: set[HostId] = set()
             if slices := self._slices(pack, k, having, start, stop):
                 silent = {shard.host for shard, _ in slices}
                 hedge_s = max(self._decoding_hedge_s(host, stop - start) for host in silent)
                 yield Attempt(partial(self._from_slices, pack, k, slices, verify, silent), hedge_s)
                 having.sort(key=lambda shard: shard.host in silent)
             if len({shard.number for shard in having}) >= k:
+                # One that hangs costs a wait each time: then the whole is fetched, for the next reader to have at once.
+                if k > 1 and not silent and COLUMNS_SHARE * (stop - start) <= pack.stored_bytes:
+                    hedge_s = max(self._decoding_hedge_s(shard.host, stop - start) for shard in having)
+                    yield Attempt(partial(self._from_columns, pack, k, list(having), start, stop, verify), hedge_s)
                 yield Attempt(partial(self._decoded, pack, k, having, start, stop, verify), self._limit_s)
         if not sharded:
             unlisted = [host for host in ranked if host not in known and self._may_have(pack.number, host)]
@@ -204,6 +211,43 @@ class HostFetcher:
         if len(slices) == 1:
             self._note_wrong(pack, slices[0][0].host)  # of several, decoding finds out which
         return None
+
+    async def _from_columns(
+        self, pack: Pack, k: int, having: list[Shard], start: int, stop: int, verify: Verify
+    ) -> bytes | None:
+        """Each part of the range from its data shard, or from the same bytes of k others. Only what comes out can be
+        checked: if that is wrong, decoding whole shards finds out which one it was."""
+        data = b""
+        for wanted in shards.data_range(k, pack.stored_bytes, start, stop):
+            found = await self._columns(pack, k, having, wanted)
+            if wanted.shard in found:
+                data += found[wanted.shard]
+            elif len(found) == k:
+                try:
+                    data += await trio.to_thread.run_sync(shards.decode_columns, found, k, wanted.shard)
+                except Corrupt:
+                    return None
+            else:
+                return None
+        return data if verify(data) else None
+
+    async def _columns(self, pack: Pack, k: int, having: list[Shard], wanted: shards.Slice) -> dict[int, bytes]:
+        """These bytes of k shards, the best hosts' first; k at a time are asked, others for those that fail."""
+        found: dict[int, bytes] = {}
+        left = list({shard.number: shard for shard in reversed(having)}.values())
+        left.sort(key=having.index)
+
+        async def one(shard: Shard) -> None:
+            data = await self._get(pack, shard.host, shard_of(k, shard.number), wanted.start, wanted.stop)
+            if data is not None:
+                found[shard.number] = data
+
+        while len(found) < k and len(left) >= k - len(found):
+            asked, left = left[: k - len(found)], left[k - len(found) :]
+            async with trio.open_nursery() as nursery:
+                for shard in asked:
+                    nursery.start_soon(one, shard)
+        return found
 
     async def _decoded(
         self, pack: Pack, k: int, having: list[Shard], start: int, stop: int, verify: Verify

@@ -22,6 +22,21 @@ def pack_of(size):
     return random.Random(size).randbytes(size)
 
 
+@pytest.mark.parametrize(("k", "m"), [*POLICIES[:4], (10, 6)])
+def test_columns_of_any_shard_from_any_k_others(k, m):
+    size = 40_001
+    made, chance = shards.encode(pack_of(size), k, m), random.Random(k)
+    for wanted in range(k + m):
+        for start, stop in ((0, 1), (7, 2000), (shards.slice_bytes(k, size) - 3, shards.slice_bytes(k, size))):
+            low, high = shards.HEADER_BYTES + start, shards.HEADER_BYTES + stop
+            others = chance.sample([number for number in range(k + m) if number != wanted], k)
+            found = shards.decode_columns({number: made[number][low:high] for number in others}, k, wanted)
+            assert found == made[wanted][low:high]
+    wrong = {number: made[number][low:high] for number in others}
+    wrong[others[0]] = bytes(each ^ 1 for each in wrong[others[0]])
+    assert shards.decode_columns(wrong, k, wanted) != made[wanted][low:high], "in silence: who asks has to check"
+
+
 @pytest.mark.parametrize(("k", "m"), POLICIES[:5])
 @pytest.mark.parametrize("size", [1, 2, 1000, 65_537, 300_000])
 def test_every_tolerated_loss(k, m, size):

@@ -106,7 +106,31 @@ async def test_any_two_of_four_suffice(world, missing):
         before = sum(world.received)
         await world.read(0, len(CONTENT))
         await world.read(17, 18)
-        assert sum(world.received) <= before + len(CONTENT), "what was decoded is kept for the next readers"
+        first = shards.slice_bytes(POLICY.k, len(CONTENT))  # the data shard that is there, before the others are asked
+        whole = POLICY.k * shards.shard_bytes(POLICY.k, len(CONTENT))
+        assert sum(world.received) <= before + first + whole, "what was decoded is kept for the next readers"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(10, 1010), (149_900, 150_900), (200_000, 201_000)])
+async def test_a_range_of_a_lost_data_shard_costs_k_times_its_bytes(world, start, stop):
+    for number in (0, 1):
+        world.places[number].memory.objects.clear()
+    await world.read(start, stop)
+    assert sum(world.received) == POLICY.k * (stop - start)
+    world.spoil(2)  # the control: what comes out is checked, and then whole shards tell whose fault it is
+    before = sum(world.received)
+    world.start()
+    with pytest.raises(Unavailable):
+        await world.read(start, stop)
+    assert world.places[2].id in world.damaged
+    assert sum(world.received) > before + shards.shard_bytes(POLICY.k, len(CONTENT))
+
+
+async def test_a_range_of_a_pack_in_many_shards_is_made_from_those_that_are_there(world):
+    for number in (0, 2):
+        world.places[number].memory.objects.clear()
+    await world.read(10, 1010)
+    assert world.received == [0, 1000, 0, 1000]
 
 
 @pytest.mark.parametrize("wrong", [(0,), (0, 1), (1, 2)])
