@@ -1,4 +1,4 @@
-"""Drives whose mounts go when the test ends."""
+"""Drives whose mounts go when the test ends, and whose daemons have not complained of anything unexpected."""
 
 from contextlib import ExitStack
 
@@ -10,14 +10,18 @@ from tests.daemon.drive import Drive
 @pytest.fixture
 def drives(tmp_path):
     """Makes a drive: ``drives("name", urls)``."""
+    each = []
     with ExitStack() as made:
 
         def make(name, urls):
             drive = Drive(tmp_path / name, urls)
             made.callback(drive.close)
+            each.append(drive)
             return drive
 
         yield make
+    unexpected = [line for drive in each for line in drive.complaints()]
+    assert not unexpected, "\n".join(unexpected)
 
 
 @pytest.fixture

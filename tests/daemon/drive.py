@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.complaints import complaints
 from tests.support.slots import lighten
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,6 +24,18 @@ class Drive:
         self.phrase = folder / "phrase"
         self.phrase.write_text("correct horse\n")
         self.phrase.chmod(0o600)
+        self.expected: list[str] = []
+
+    def expect(self, *patterns: str) -> None:
+        """What its daemons may complain about in this test."""
+        self.expected += patterns
+
+    def complaints(self) -> list[str]:
+        """What they complained about beside that, in all their logs; a second vault of the same state included."""
+        logs = sorted(path for path in self.state.glob("*/log/*") if path.is_file())
+        return [
+            line for path in logs for line in complaints(path.read_text(errors="replace").splitlines(), self.expected)
+        ]
 
     def run(self, *arguments: object, status: int = 0, **options) -> subprocess.CompletedProcess[str]:
         return self.run_plain(*arguments, "--state-dir", self.state, status=status, **options)

@@ -331,6 +331,7 @@ def test_a_revoked_device(place, monkeypatch):
     done = restore(place.recovery.words(), place.base / "restored", *folders)
     assert done.returncode == 0, done.stderr
     assert (place.base / "restored" / "after").read_bytes() == b"a" * 1000
+    assert (place.base / "restored" / "second").read_bytes() == b"s" * 1000, "of the former epoch"
     assert "newest epoch does not know" in done.stderr
     place.write(b"still", b"w" * 1000)
     assert place.read(b"still") == b"w" * 1000

@@ -49,6 +49,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
     try:
         vault.create()
         yield vault
+        vault.check_quiet()
     finally:
         vault.abandon()
         shutil.rmtree(base)

@@ -101,13 +101,18 @@ def test_at_length(name, request):
 
 
 def led_by_coverage(name, seconds):
-    """atheris in a process of its own: (status, inputs, seconds of CPU, what it said)."""
+    """atheris in a process of its own: (status, inputs, seconds of CPU, what it said; an exception to stdout)."""
     command = [sys.executable, "-m", "tests.security.atheris_run", name, str(seconds)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * seconds + 900, check=False)
     cpu_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     runs = RUNS.search(done.stderr)
-    return done.returncode, int(runs[1]) if runs else 0, cpu_s, done.stderr
+    return (
+        done.returncode,
+        int(runs[1]) if runs else 0,
+        cpu_s,
+        done.stderr + done.stdout,
+    )  # the exception is in the latter
 
 
 @pytest.mark.fuzz

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,10 @@ def test_a_vault_made_through_the_command_line_comes_back(guarded):
     assert "open nothing" in refused.stderr
 
 
-async def test_from_a_checkpoint_and_with_a_damaged_folder(tmp_path):
+@pytest.mark.parametrize("coarse", [False, True])
+async def test_from_a_checkpoint_and_with_a_damaged_folder(tmp_path, coarse):
     rig = Rig(tmp_path, 3)
+    rig.settings = replace(rig.settings, coarse_sizes=coarse)
     await rig.put_boots()
     async with rig.running() as drive:
         files = {b"file %d" % n: os.urandom(30_000) for n in range(3)}
@@ -124,8 +127,10 @@ async def test_from_a_checkpoint_and_with_a_damaged_folder(tmp_path):
     assert not (tmp_path / "alone").exists()
 
 
-async def test_from_shards(tmp_path):
+@pytest.mark.parametrize("coarse", [False, True])
+async def test_from_shards(tmp_path, coarse):
     rig = Rig(tmp_path, 3, Policy(copies=0, k=2, m=1))
+    rig.settings = replace(rig.settings, coarse_sizes=coarse)
     await rig.put_boots()
     data = os.urandom(500_000)
     async with rig.running() as drive:
@@ -140,3 +145,5 @@ async def test_from_shards(tmp_path):
     done = restore(rig.recovery.words(), tmp_path / "there", *folders)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "there" / "file").read_bytes() == data
+    sizes = {path.stat().st_size for folder in folders for path in folder.iterdir()}
+    assert (max(sizes) == 80 + (1 << 19)) == coarse, "half of a pack of 1 MiB, and a shard's header"
