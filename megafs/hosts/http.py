@@ -1,14 +1,15 @@
 """HTTP to untrusted servers, for the hosts that speak it: httpx on trio, bounded in every direction.
 
 A cancelled request is a closed connection. Redirects are not followed (they would carry our credentials or our bytes
-elsewhere), answers are not unpacked, bodies are read up to a bound and no further (opendal, tried first, took 2.8 GB in
-three seconds from a server that never ended), XML with a document type is not parsed.
+elsewhere), cookies are not kept, answers are not unpacked, bodies are read up to a bound and no further (opendal, tried
+first, took 2.8 GB in three seconds from a server that never ended), XML with a document type is not parsed.
 """
 
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from http.cookiejar import DefaultCookiePolicy
 from xml.etree import ElementTree
 
 import httpx
@@ -66,6 +67,8 @@ class Http:
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             follow_redirects=False,
         )
+        # No host puts words into later requests, or knows a device again by them.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -196,8 +196,11 @@ class SftpHost:
         try:
             async with sftp.open(path, "rb", block_size=BLOCK_BYTES) as file:
                 while left:
-                    piece = await file.read(min(left, most), start + len(data))
+                    wanted = min(left, most)
+                    piece = await file.read(wanted, start + len(data))
                     assert isinstance(piece, bytes)  # not str: the file was opened as "rb"
+                    if len(piece) > wanted:  # below 0 "left" would ask for everything, without a bound
+                        raise HostRefused(f"{self._label}: answers with more than was asked for")
                     await turn(len(piece))
                     data += piece
                     left -= len(piece)

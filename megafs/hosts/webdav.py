@@ -24,7 +24,7 @@ FOLDERS = "abcdefghijklmnopqrstuvwxyz234567"
 MARKER = "megafs-host"  # no leading dot: some servers hide or refuse such names
 MARKER_TEXT = b"This folder holds sealed objects of a MegaFS vault. Do not change anything in it.\n"
 MARKER_SEEN_S = 10.0  # how long a marker that was seen counts as seen
-LISTING_BYTES = 256 << 20
+LISTING_BYTES, QUOTA_BYTES = 32 << 20, 64 << 10  # 60,000 objects in a folder; one answer about free space
 DAV = "{DAV:}"
 ENTRIES = b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><getcontentlength/><resourcetype/></prop></propfind>'
 QUOTA = (
@@ -107,7 +107,7 @@ class WebdavHost:
 
     async def list(self) -> AsyncIterator[tuple[str, int]]:
         for folder in FOLDERS:
-            for path, properties in await self._propfind(f"{self._base}/{folder}/", ENTRIES, depth=1):
+            for path, properties in await self._propfind(f"{self._base}/{folder}/", ENTRIES, LISTING_BYTES, depth=1):
                 name = path.rpartition("/")[2]
                 size = whole_number(properties.findtext(f"{DAV}getcontentlength") or "")
                 if NAME.fullmatch(name) and name[-1] == folder and size is not None:
@@ -115,7 +115,7 @@ class WebdavHost:
 
     async def usage(self) -> Usage:
         found: dict[str, int | None] = {"available": None, "used": None}
-        for _, properties in await self._propfind(f"{self._base}/", QUOTA, depth=0):
+        for _, properties in await self._propfind(f"{self._base}/", QUOTA, QUOTA_BYTES, depth=0):
             for which in found:
                 found[which] = whole_number(properties.findtext(f"{DAV}quota-{which}-bytes") or "")
         return Usage(free_bytes=found["available"], used_bytes=found["used"])
@@ -171,7 +171,7 @@ class WebdavHost:
             self._http.check(answer)
         self._marker_seen = trio.current_time()
 
-    async def _propfind(self, url: str, wanted: bytes, *, depth: int) -> Listing:
+    async def _propfind(self, url: str, wanted: bytes, most: int, *, depth: int) -> Listing:
         headers = {"depth": str(depth), "content-type": "application/xml"}
         async with self._http.asked("PROPFIND", url, headers=headers, content=wanted) as answer:
             if answer.status_code == 404:
@@ -179,19 +179,22 @@ class WebdavHost:
             if answer.status_code != 207:
                 self._http.check(answer)
                 raise HostRefused(f"{self._label}: is no WebDAV server")
-            root = await self._http.xml(answer, most=LISTING_BYTES)
-        return listing_of(root)
+            return listing_of(await self._http.xml(answer, most=most))
 
 
 def listing_of(root: ElementTree.Element) -> Listing:
-    """What an answer to PROPFIND says; what has no path that can be read is left out. Pure."""
+    """What an answer to PROPFIND says; what has no path that can be read is left out. Pure.
+
+    Only what lies where RFC 4918 has it is looked at. Looking for it anywhere below took 4 s of the whole daemon for an
+    answer of 170 KB in which responses stood within responses, and four times that for twice as much.
+    """
     found: Listing = []
-    for response in root.iter(f"{DAV}response"):
+    for response in root.findall(f"{DAV}response"):
         try:
             path = unquote(urlsplit(response.findtext(f"{DAV}href") or "").path)
         except ValueError:  # of urlsplit, for brackets that do not close
             continue
-        for status in response.iter(f"{DAV}propstat"):
+        for status in response.findall(f"{DAV}propstat"):
             properties = status.find(f"{DAV}prop")
             if " 200 " in (status.findtext(f"{DAV}status") or "") + " " and properties is not None:
                 found.append((path, properties))

@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from megafs.crypto.keys import STEP_IDENT
-from megafs.errors import Incomplete, MegaFSError
+from megafs.errors import Incomplete, Locked, MegaFSError
 from megafs.index.alarms import Alarms
 from megafs.index.ledger import Ledger
 from megafs.model import HostId, Kind, PackNumber
@@ -153,7 +153,8 @@ class Shipper:
                     await self._round(nursery)
                     pause_s = self._pause_s()
                 except MegaFSError as error:  # the local disk is full or failing: the daemon lives on
-                    log.warning("shipping pauses: %s", error)
+                    level = logging.INFO if isinstance(error, Locked) else logging.WARNING
+                    log.log(level, "shipping pauses: %s", error)  # locked: as its owner wants it
                     pause_s = RETRY_S
                 with trio.move_on_after(pause_s):
                     await self._woken.wait()

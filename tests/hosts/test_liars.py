@@ -1,13 +1,16 @@
 """HTTP hosts that answer what no honest server does: nothing foreign is followed, believed or kept without bound."""
 
 import gzip
+import time
 from contextlib import aclosing
+from typing import ClassVar
 
+import httpx
 import pytest
 import trio
 
 from megafs.errors import HostError, HostFailing, HostFull, HostRefused, HostUnreachable, ObjectMissing
-from megafs.hosts import http, open_host, s3
+from megafs.hosts import http, open_host, s3, webdav
 from megafs.hosts.wrappers import Timed
 from tests.contracts.host import NAME, listed
 from tests.support.liar import Liar, Lie
@@ -243,3 +246,80 @@ def test_entries_with_impossible_sizes_are_left_out() -> None:
     )
     root = http.parsed_xml(f"<ListBucketResult>{entries}</ListBucketResult>".encode(), "s3")
     assert s3.page_of(root, "p/", "s3") == ([(f"{NAME[:-1]}a", 7)], "")
+
+
+async def test_no_cookie_is_kept(lied_to) -> None:
+    """A host would know a device again by it, and choose bytes of later requests."""
+    host, liar = lied_to
+    liar.answer = lambda asked: Lie(body=DATA, headers=(("set-cookie", "known=again; Path=/"),))
+    for _ in range(2):
+        await host.get(NAME)
+    assert not any("cookie" in asked.headers for asked in liar.asked)
+    async with httpx.AsyncClient() as client:  # the control: any other client gives it back
+        for _ in range(2):
+            await client.get(f"http://127.0.0.1:{liar.port}/")
+    assert liar.asked[-1].headers["cookie"] == "known=again"
+
+
+def cpu_s(work) -> float:
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
+
+
+def test_a_listing_costs_no_more_than_reading_it() -> None:
+    """Responses within responses: a megabyte of them kept the whole daemon busy for minutes."""
+    nested = b"<response><propstat>" * 8000 + b"</propstat></response>" * 8000
+    text = b"<multistatus xmlns='DAV:'>" + nested + b"</multistatus>"
+    read_s = min(cpu_s(lambda: http.parsed_xml(text, "dav")) for _ in range(3))
+    root = http.parsed_xml(text, "dav")
+
+    def anywhere() -> None:
+        for response in root.iter("{DAV:}response"):
+            for _ in response.iter("{DAV:}propstat"):
+                pass
+
+    assert webdav.listing_of(root) == []
+    assert min(cpu_s(lambda: webdav.listing_of(root)) for _ in range(3)) < 5 * read_s
+    assert cpu_s(anywhere) > 5 * read_s, "the control: looking for them anywhere"
+
+
+async def test_an_answer_about_free_space_is_short() -> None:
+    url, secrets = KINDS["webdav"]
+    entry = b"<response><href>/x</href></response>"
+    async with Liar.running(lambda asked: Lie(status=207, body=entry * 100, endless=True)) as liar:
+        async with aclosing(open_host(url.format(port=liar.port), secrets=secrets)) as host:
+            with pytest.raises(HostError):
+                await host.usage()
+    assert liar.sent_bytes < 32 << 20
+
+
+class Generous:
+    """A file of an SFTP server that answers each read with more than was asked for."""
+
+    asked: ClassVar[list[int]] = []
+
+    def open(self, path, mode, block_size):
+        return self
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        return None
+
+    async def read(self, size, offset):
+        self.asked.append(size)
+        return bytes(max(size, 0) + 1)
+
+
+async def test_an_sftp_server_that_gives_more_than_asked_is_refused() -> None:
+    """What was left to read fell below 0, which asks for everything there is, again and again."""
+
+    async def no_wait(count):
+        assert len(Generous.asked) < 5, "it goes on"
+
+    async with aclosing(open_host("sftp://user@127.0.0.1/folder", secrets={}, label="liar")) as host:
+        with pytest.raises(HostRefused, match="more than was asked for"):
+            await host._get(Generous(), "/folder/x", 0, 1000, 1000, no_wait)
+    assert Generous.asked == [1000]
