@@ -1,6 +1,7 @@
 """Where the daemon's log goes: a rotating file in the vault's directory, and the journal under systemd.
 
-Records carry ids and counts, never names, keys or content; that is up to whoever logs.
+Records carry ids and counts, never names, keys or content; that is up to whoever logs. Libraries are heard from WARNING
+on: httpx tells the URL of each request and words of the host's own at INFO, asyncssh who logs in where.
 """
 
 import logging
@@ -30,7 +31,8 @@ def start(directory: Path, *, to_stderr: bool, journal: bool) -> None:
     file = RotatingFileHandler(directory / "megafs.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     file.setFormatter(logging.Formatter(LINE))
     root = logging.getLogger()
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("megafs").setLevel(logging.INFO)
     root.addHandler(file)
     if to_stderr:
         stderr = logging.StreamHandler()
