@@ -53,14 +53,15 @@ def entries(monkeypatch):
 @pytest.fixture(autouse=True)
 def clean_logging():
     """What a mount in this process does to it, undone."""
-    root = logging.getLogger()
-    handlers, level, umask = root.handlers[:], root.level, os.umask(0o022)
-    yield root
+    root, ours = logging.getLogger(), logging.getLogger("megafs")
+    handlers, levels, umask = root.handlers[:], (root.level, ours.level), os.umask(0o022)
+    yield ours
     for handler in root.handlers[:]:
         if handler not in handlers:
             root.removeHandler(handler)
             handler.close()
-    root.setLevel(level)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
     os.umask(umask)
     logging.captureWarnings(False)
 

@@ -71,6 +71,7 @@ def wait_for(what):
 
 def test_a_ticket_makes_another_device_once(pair, drives, folders):
     one, two = pair
+    one.expect("took the vault over")
     (one.mountpoint / "f").write_text("from the first")
     one.sync()
     before = objects(folders)

@@ -28,6 +28,9 @@ def old(drives, folders):
     """A drive whose state is older than its hosts', with changes of its own."""
     folders = folders[:3]
     drive = drives("device", [folder.as_uri() for folder in folders])
+    drive.expect(
+        "commits older than the hosts'", "an older copy of the state directory", "differ from the hosts' newer"
+    )
     drive.create()
     drive.mount()
     kept = drive.mountpoint / "kept"

@@ -59,6 +59,7 @@ def everything(drive):
 
 
 def test_rotate_then_the_words_and_a_ticket_and_deep(drive, drives):
+    drive.expect("took the vault over")
     assert f"megafs unmount {drive.mountpoint}, then this again" in rotate(drive, status=5).stderr
     drive.unmount()
     assert "--recovery-key-file" in drive.run("rotate", "v", "--passphrase-file", drive.phrase, status=2).stderr
@@ -95,6 +96,7 @@ def test_rotate_then_the_words_and_a_ticket_and_deep(drive, drives):
 
 
 def test_revoke_a_device_that_still_believes_in_itself(drive, drives):
+    drive.expect("this device was revoked")
     """The first machine was stolen while it was mounted; the second, enrolled before, shuts it out."""
     other = drives("other", drive.urls)
     with enrolling(drive) as (_, ticket):

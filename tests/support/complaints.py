@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-COMPLAINT = re.compile(r" (WARNING|ERROR|CRITICAL) |^Traceback")
+COMPLAINT = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) |^Traceback")
 
 
 def complaints(lines: Iterable[str], expected: Iterable[str] = ()) -> list[str]:
