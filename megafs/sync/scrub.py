@@ -8,7 +8,7 @@ one is bad, more are: then each object of that host is looked at. On demand all 
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from secrets import SystemRandom
 
@@ -19,6 +19,7 @@ from megafs.index.care import Care
 from megafs.index.ledger import Ledger
 from megafs.index.packs import Packs
 from megafs.model import HostId, Kind, PackNumber
+from megafs.store.notices import Notices
 from megafs.sync.anchors import KINDS as ANCHORS
 from megafs.sync.anchors import Anchors
 from megafs.sync.claims import Claims
@@ -91,6 +92,7 @@ class Scrubber:
         self._anchors = anchors
         self._hosts, self._clock, self._chance, self._may_run = hosts, clock, chance, may_run
         self._every_s = DAY_S / a_day
+        self._notices = Notices(trio.current_time)
         self._bad: set[Item] = set()  # of the index and anchors, and not mended yet; copies of packs are rows
         self._listed: dict[HostId, tuple[float, list[Item]]] = {}
         self._suspects: set[HostId] = set()
@@ -219,8 +221,11 @@ class Scrubber:
         if is_mended:
             tally.repaired += 1
             self._count(item, is_bad=False)
-            log.info("host %s: %s; put there again", item.host.hex()[:8], look.wrong)
+            self._tell(item, f"{look.wrong}; put there again", (look.wrong, "mended"))
         return True
+
+    def _tell(self, item: Item, what: str, cause: Hashable) -> None:
+        self._notices.tell((item.host, cause), log.info, f"host {item.host.hex()[:8]}: {what}")
 
     def _count(self, item: Item, *, is_bad: bool) -> None:
         """What is bad counts once, however often it is met before it can be mended, and as repaired once it is right,
@@ -241,11 +246,11 @@ class Scrubber:
                 return False, False
             self._repairer.note_damage(pack, item.host)
             tally.damaged.append(item.pack)
-            log.info("host %s: %s (pack %d)", item.host.hex()[:8], wrong, item.pack)
+            self._tell(item, f"{wrong} (pack {item.pack})", wrong)
             return True, False
         try:
             is_mended = await self._mirror.mend(item.host, item.kind, item.ident)
         except MegaFSError as error:
-            log.info("host %s: %s, and cannot be mended now: %s", item.host.hex()[:8], wrong, error)
+            self._tell(item, f"{wrong}, and cannot be mended now: {error}", type(error).__name__)
             return True, False
         return is_mended or wrong == WRONG, is_mended  # what is missing everywhere was collected

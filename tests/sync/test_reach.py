@@ -95,3 +95,22 @@ async def test_what_was_known_to_be_shipped_is_known_after_the_next_start(world,
     assert reach.has(ino)
     assert not reach.has(later)
     again.crash()
+
+
+async def test_one_host_is_one_host_while_the_other_stays_away(tmp_path: Path, autojump_clock):
+    """Two copies on two hosts: what is promised of one host needs no other."""
+    world = World(2)
+    device = Device(world, tmp_path / "1", world.identity.signer(1))
+    world.dying[HostId(bytes([2]) * 16)].die()
+    async with device.shipping():
+        reach = reach_of(device)
+        for number in range(2):
+            ino = await device.write(b"promised %d" % number, b"x" * 100_000)
+            await reach.until_on(1, 60)
+            assert reach.has(ino)
+            with pytest.raises(Incomplete, match="2 hosts"):
+                await reach.until_on(2, 20)
+        other = await attached(world, tmp_path / "2", least=1)
+        assert other.inodes.get(ino) is not None
+        other.crash()
+    device.crash()
