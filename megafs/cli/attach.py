@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from megafs.crypto.recovery import RecoveryKey
     from megafs.crypto.ticket import TicketCode
     from megafs.daemon.rebuild import Repaired
+
+MOST_PATHS = 20  # listed
 
 ExpectPhrase = Annotated[
     str,
@@ -114,17 +117,36 @@ def given_key(recovery_key_file: list[Path] | None, ticket_file: Path | None) ->
 
 
 def tell(done: "Repaired") -> None:
-    """What is used again, and what was newer here than on any host."""
-    terminal.note(f"the index is rebuilt; {done.packs} local packs are used again")
-    if done.unshipped > 0:
-        terminal.note(f"{done.unshipped} commits were only here and are not in the drive")
-    elif done.unshipped < 0:
-        terminal.note("the former index does not say whether commits were only here")
-    if done.newer_packs:
-        size = terminal.size_text(done.newer_bytes)
-        terminal.note(f"{done.newer_packs} packs with {size} that no host has, and the former index: {done.aside}")
-    else:
-        terminal.note(f"no pack was newer than the hosts'; the former index is in {done.aside}")
+    """What is used again, what was newer here than on any host, and what became of it."""
+    note, found = terminal.note, done.salvaged
+    note(f"the index is rebuilt; {done.packs} local packs are used again")
+    if not found.is_readable:
+        note("nothing of the former index can be read: what was newer in it is not known, and no files of it are kept")
+    elif found.unread:
+        note(f"the former index has pages that cannot be read ({', '.join(found.unread)}): what only they said is lost")
+    if found.kept:
+        note(f"{counted(found.kept)} newer here than on the hosts; once it is mounted, in lost+found/{found.folder}:")
+        note_paths(found.kept)
+    if found.lost:
+        note(f"{counted(found.lost)} newer here and could not be read, or not wholly:")
+        note_paths(found.lost)
+    if found.is_readable and not found.kept and not found.lost:
+        note("nothing was newer here than on the hosts" + (", as far as can be read" if found.unread else ""))
+    left = f"; in it {done.newer_packs} packs with {terminal.size_text(done.newer_bytes)} that the drive does not name"
+    note(f"the former state is in {done.aside}{left if done.newer_packs else ''}")
+
+
+def counted(paths: Sequence[bytes]) -> str:
+    """Files as the beginning of a sentence."""
+    return "1 file was" if len(paths) == 1 else f"{len(paths)} files were"
+
+
+def note_paths(paths: Sequence[bytes]) -> None:
+    """The first of them."""
+    for path in paths[:MOST_PATHS]:
+        terminal.note(f"  {terminal.shown(path)}")
+    if len(paths) > MOST_PATHS:
+        terminal.note(f"  and {len(paths) - MOST_PATHS} more")
 
 
 def noted(question: str) -> bool:

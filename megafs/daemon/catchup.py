@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import trio
 
 from megafs.config import VaultPaths
-from megafs.daemon import rescue
 from megafs.daemon.device import Device
+from megafs.daemon.salvage import keep_packs
 from megafs.errors import HostError, RolledBack, Unavailable
 from megafs.hosts import Stack
 from megafs.index.alarms import Alarms
@@ -51,10 +51,10 @@ async def catch_up(paths: VaultPaths, database: Database, device: Device, stacks
     if not ahead:
         return
     log.warning("the state on this device is %d commits older than the hosts': fast-forwarding from them", ahead)
-    folder = time.strftime("from-an-older-state-%Y%m%d-%H%M%S").encode()
-    rescue.keep_packs(paths, Ledger(database.connection).unshipped_packs(), folder)
+    folder = time.strftime("from-an-older-state-%Y%m%d-%H%M%S")
+    keep_packs(paths.packs, paths.aside / folder, Ledger(database.connection).unshipped_packs())
     try:
-        gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead, folder)
+        gone = await recover.fast_forward(database, objects, device.trust, device.signer, ahead, folder.encode())
     except RolledBack as error:
         raise RolledBack(
             f"two histories: {told.commit(before.seq, before.hash)} of device {device.number}, which is here, is not "

@@ -3,8 +3,8 @@
 The former state directory, the recovery key (or a ticket) and the passphrase in; a whole state directory under the same
 name out. The key slot alone would not do: only the index, boot objects and tickets know the ids of the hosts, and so
 the names of the objects there. Local packs that the hosts' history names are used again (each chunk is checked when it
-is read, so a damaged one costs a fetch). What no host had is kept beside, hidden, and reported; nothing is deleted that
-is only here.
+is read, so a damaged one costs a fetch). What was newer here and can be read becomes files in lost+found
+(daemon.salvage); the rest is kept beside, hidden, and reported; nothing is deleted that is only here.
 """
 
 import logging
@@ -24,6 +24,7 @@ from megafs.daemon import process
 from megafs.daemon.attach import Key, bring
 from megafs.daemon.device import Device, locked, new_state
 from megafs.daemon.epochs import open_index
+from megafs.daemon.salvage import Salvaged, salvage
 from megafs.daemon.secrets import keep
 from megafs.errors import MegaFSError
 from megafs.index.database import SICK, Database
@@ -46,7 +47,7 @@ class Repaired:
     packs: int  # used again
     newer_packs: int  # that no host's history names: written here and not shipped, or dead
     newer_bytes: int
-    unshipped: int  # commits; -1: the former index does not say
+    salvaged: Salvaged
 
 
 def repair_vault(
@@ -63,8 +64,8 @@ def repair_vault(
     device = Device.of(unlock(paths, secret_from(passphrase)))
     aside = paths.root.with_name(f".{paths.root.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     with locked(paths):
-        unshipped = waiting(paths, device)
-        question = f"{told(unshipped)} What no host has stays in {aside}, outside of the drive. "
+        unshipped, is_well = waiting(paths, device)
+        question = f"{told(paths.root.name, unshipped, is_well)} The former state stays in {aside}. "
         settings = settings_of(paths)
         with new_state(paths, settings) as building:
             keyring = trio.run(
@@ -82,7 +83,7 @@ def repair_vault(
                 if path.exists():
                     shutil.copy2(path, building.root / path.name)
             keep(building, paths.root, keyring, secrets)
-            used = link_packs(paths, building, passphrase)
+            used, salvaged = take_over(paths, device, building, passphrase)
             os.rename(paths.root, aside)
         sync_directory(paths.root.parent)
     former_disk = Disk(VaultPaths(root=aside).packs)
@@ -94,31 +95,32 @@ def repair_vault(
         packs=len(used),
         newer_packs=len(left),
         newer_bytes=sum(former_disk.blocks(number) for number in left),
-        unshipped=unshipped,
+        salvaged=salvaged,
     )
 
 
-def waiting(paths: VaultPaths, device: Device) -> int:
-    """How many local commits the former index had not shipped; -1 if it does not say."""
+def waiting(paths: VaultPaths, device: Device) -> tuple[int, bool]:
+    """How many local commits the former index had not shipped, -1 if it does not say; and whether it is undamaged."""
     try:
         database = open_index(paths, device)
         try:
             ledger = Ledger(database.connection)
-            return ledger.count_waiting(ledger.newest_outbox())
+            return ledger.count_waiting(ledger.newest_outbox()), database.is_well()
         finally:
             database.close()
     except (MegaFSError, *SICK) as error:
         log.info("the former index does not open: %s", error)
-        return -1
+        return -1, False
 
 
-def told(unshipped: int) -> str:
-    """The same as a sentence."""
+def told(name: str, unshipped: int, is_well: bool) -> str:
+    """The same in sentences."""
+    well = f"The index of {name} is not damaged: megafs mount goes on with it. " if is_well else ""
     if unshipped < 0:
-        return "The index of this device cannot be read, so nothing says what was not shipped yet."
+        return "The index of this device cannot be read as a whole: what is newer in it is looked for row by row."
     if not unshipped:
-        return "This device had shipped everything."
-    return f"This device has {unshipped} commits that no host has: they would be lost."
+        return f"{well}This device had shipped everything."
+    return f"{well}This device has {unshipped} commits that no host has: what can be read of them goes to lost+found."
 
 
 def settings_of(paths: VaultPaths) -> Settings:
@@ -130,23 +132,27 @@ def settings_of(paths: VaultPaths) -> Settings:
         return Settings()
 
 
-def link_packs(paths: VaultPaths, building: VaultPaths, passphrase: str) -> list[PackNumber]:
-    """Put the pack files that the rebuilt index names into its directory, too, and tell it."""
+def take_over(
+    paths: VaultPaths, former: Device, building: VaultPaths, passphrase: str
+) -> tuple[list[PackNumber], Salvaged]:
+    """Put the pack files that the rebuilt index names into its directory, too, and tell it; and what was newer here."""
     device = Device.of(unlock(building, secret_from(passphrase)))
     database = Database(building.index, device.keyring.index_key(device.id))
     database.adopt(device.number)
-    packs, former, there = Packs(database), Disk(paths.packs), Disk(building.packs)
+    packs, disk, there = Packs(database), Disk(paths.packs), Disk(building.packs)
     used = []
     try:
-        for number in former.numbers():
+        for number in disk.numbers():
             pack = packs.get(number)
             if pack is not None and pack.stored_bytes and packs.copies(number):
-                os.link(former.path(number), there.path(number))
-                packs.set_local(number, former.blocks(number), SHIPPED)
+                os.link(disk.path(number), there.path(number))
+                packs.set_local(number, disk.blocks(number), SHIPPED)
                 used.append(number)
+        folder = time.strftime("from-a-damaged-index-%Y%m%d-%H%M%S")
+        salvaged = salvage(paths, former, building, database, folder)
         database.commit(0)
         database.sync_wal()
     finally:
         database.close()
     sync_directory(building.packs)
-    return used
+    return used, salvaged

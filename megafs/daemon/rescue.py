@@ -1,6 +1,7 @@
-"""Files that only an older copy of this device's state had, put into lost+found once that state was brought forward.
+"""Files that only an older copy of this device's state had, or a damaged index, put into lost+found once that state was
+brought forward, or rebuilt.
 
-Rows of ``only_here`` and the packs kept beside (``keep_packs``) in, files out, through the engine like anybody's. A
+Rows of ``only_here`` and the packs kept beside (daemon.salvage) in, files out, through the engine like anybody's. A
 file that the newer history has just so is left out. Rows and packs go when all files are durable; a crash begins anew,
 over the same names.
 """
@@ -9,13 +10,11 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterable
 from itertools import groupby
 
 import trio
 
 from megafs.canonical import parse
-from megafs.config import VaultPaths
 from megafs.daemon.engine import Engine
 from megafs.errors import MegaFSError, Unavailable
 from megafs.files.namespace import Change
@@ -29,18 +28,6 @@ log = logging.getLogger(__name__)
 
 LOST_AND_FOUND = b"lost+found"
 RETRY_S = 60.0  # hosts that have a chunk may be away
-
-
-def keep_packs(paths: VaultPaths, numbers: Iterable[PackNumber], folder: bytes) -> None:
-    """These pack files stay, under the folder's name, also when the vault's newer history gives their numbers to
-    others. Blocks."""
-    kept, disk = Disk(paths.aside / os.fsdecode(folder)), Disk(paths.packs)
-    kept.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number in numbers:
-        if disk.path(number).exists():
-            kept.unlink(number)
-            os.link(disk.path(number), kept.path(number))
-    kept.sync_directory()
 
 
 class Rescue:

@@ -14,6 +14,7 @@ from megafs.canonical import Size, encode
 from megafs.index.aside import Aside
 from megafs.index.database import Database
 from megafs.index.inodes import Inodes
+from megafs.model import Attributes, ChunkPlace, PackId
 
 RUNS_PER_PIECE = 2000  # so that a piece stays a short statement
 
@@ -67,37 +68,50 @@ def pieces(database: Database, changesets: Iterable[bytes], folder: bytes) -> It
         row, path = inodes.get(ino), aside.path(ino)
         if row is None or path is None or not (stat.S_ISREG(row.mode) or stat.S_ISLNK(row.mode)):
             continue
-        runs = [
-            Run(
-                start=start,
-                stop=stop,
-                skip=skip,
-                chunk=place.chunk,
-                pack=place.pack,
-                pack_id=pack_id,
-                epoch=epoch,
-                offset=place.offset,
-                sealed_bytes=place.sealed_bytes,
-                plain_bytes=place.plain_bytes,
-                codec=place.codec,
-                digest=place.digest,
-            )
-            for start, stop, skip, place, pack_id, epoch in aside.content(ino)
-        ]
-        piece = Piece(
-            folder=folder,
-            path=path,
-            mode=row.mode,
-            uid=row.uid,
-            gid=row.gid,
-            mtime_ns=row.mtime_ns,
-            size=row.size,
-            target=inodes.target(ino) or b"",
-            tags=tuple(Tag(name=name, value=value) for name, value in inodes.xattrs(ino)),
-            runs=(),
+        tags, target = inodes.xattrs(ino), inodes.target(ino) or b""
+        yield from cut(folder, path, row, target, tags, aside.content(ino))
+
+
+def cut(
+    folder: bytes,
+    path: bytes,
+    row: Attributes,
+    target: bytes,
+    tags: Iterable[tuple[bytes, bytes]],
+    content: Iterable[tuple[int, int, int, ChunkPlace, PackId, int]],
+) -> Iterator[Piece]:
+    """One file as pieces; ``content`` as index.aside has it."""
+    runs = [
+        Run(
+            start=start,
+            stop=stop,
+            skip=skip,
+            chunk=place.chunk,
+            pack=place.pack,
+            pack_id=pack_id,
+            epoch=epoch,
+            offset=place.offset,
+            sealed_bytes=place.sealed_bytes,
+            plain_bytes=place.plain_bytes,
+            codec=place.codec,
+            digest=place.digest,
         )
-        for first in range(0, len(runs) or 1, RUNS_PER_PIECE):
-            yield replace(piece, runs=tuple(runs[first : first + RUNS_PER_PIECE]))
+        for start, stop, skip, place, pack_id, epoch in content
+    ]
+    piece = Piece(
+        folder=folder,
+        path=path,
+        mode=row.mode,
+        uid=row.uid,
+        gid=row.gid,
+        mtime_ns=row.mtime_ns,
+        size=row.size,
+        target=target,
+        tags=tuple(Tag(name=name, value=value) for name, value in tags),
+        runs=(),
+    )
+    for first in range(0, len(runs) or 1, RUNS_PER_PIECE):
+        yield replace(piece, runs=tuple(runs[first : first + RUNS_PER_PIECE]))
 
 
 def note(database: Database, found: Iterable[Piece]) -> None:
