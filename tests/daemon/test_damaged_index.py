@@ -24,6 +24,7 @@ CURE = "megafs attach v --repair --host URL … --recovery-key-file FILE"
 def drive(drives, folders):
     """With one file; not mounted."""
     drive = drives("device", [folder.as_uri() for folder in folders[:2]])
+    drive.expect("the index of v is damaged", "the index could not be read", "the index cannot be read")
     drive.create()
     drive.lighten()
     drive.mount()

@@ -14,6 +14,7 @@ def drive(drives, folders):
     """Two hosts, one pack; hosts that stay away are not waited for."""
     drive = drives("device", [folder.as_uri() for folder in folders[:2]])
     drive.create()
+    drive.expect("rotted on the disk of the state directory before any host had them")
     drive.set("host_patience_s = 8.0\n")
     drive.lighten()
     drive.mount()

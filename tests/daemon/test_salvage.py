@@ -24,6 +24,7 @@ def drive(drives, folders):
     """Shipped files, then newer ones that no host has; not mounted, the hosts are there."""
     folders = folders[:2]
     drive = drives("device", [folder.as_uri() for folder in folders])
+    drive.expect("that this device had and never shipped differ from the hosts' newer state")
     drive.create()
     drive.lighten()
     drive.mount()
