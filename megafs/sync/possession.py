@@ -13,16 +13,17 @@ from secrets import SystemRandom
 import trio
 
 from megafs.config import MERKLE_LEAF_BYTES
-from megafs.crypto.keys import ident_pack
+from megafs.crypto.keys import ident_head, ident_pack
 from megafs.crypto.merkle import leaf_hashes, proof, root_of, verify
 from megafs.crypto.seal import digest
-from megafs.errors import ObjectMissing, Unauthentic
+from megafs.errors import HostError, ObjectMissing, Unauthentic
 from megafs.index.packs import Packs
 from megafs.model import WHOLE, HostId, Kind, Pack, shard_parts
 from megafs.packs import shards
 from megafs.sync.objects import Objects
 
 MISSING, CUT, DAMAGED = "a copy is missing", "a copy has another length", "a copy is damaged"
+UNREADABLE = "a copy is not given, though its host answers otherwise"
 LACKING, WRONG = "an object of the index is missing", "an object of the index is damaged"
 
 
@@ -57,6 +58,14 @@ class Examiner:
     def __init__(self, objects: Objects, packs: Packs, chance: SystemRandom) -> None:
         """``chance`` is one that no host can foresee."""
         self._objects, self._packs, self._chance = objects, packs, chance
+
+    async def answers(self, host: HostId) -> bool:
+        """Whether the host says anything, of an object that is everywhere."""
+        try:
+            await self._objects.has(host, Kind.HEAD, ident_head(1, 1))
+        except HostError:
+            return False
+        return True
 
     async def look_at(self, copy: Copy, *, full: bool) -> Look:
         """Raises HostError if the host does not answer."""

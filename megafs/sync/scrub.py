@@ -25,7 +25,7 @@ from megafs.sync.anchors import Anchors
 from megafs.sync.claims import Claims
 from megafs.sync.joining import needed_objects
 from megafs.sync.mirror import Mirror
-from megafs.sync.possession import WRONG, Copy, Examiner
+from megafs.sync.possession import UNREADABLE, WRONG, Copy, Examiner
 from megafs.sync.repair import Repairer
 from megafs.sync.stream import Stream
 
@@ -181,7 +181,8 @@ class Scrubber:
                 tally.bad += 1  # counted when it was found, and still so
                 tally.damaged.append(item.pack)
             elif not tally.is_silent:
-                tally.is_silent = not await self._look(item, full=full, tally=tally) and not await again(item)
+                is_looked_at = await self._look(item, full=full, tally=tally) or await again(item)
+                tally.is_silent = not is_looked_at and not await self._is_unreadable(item, tally)
 
         for start in range(0, len(items), batch):
             yield start, len(items)
@@ -226,6 +227,16 @@ class Scrubber:
 
     def _tell(self, item: Item, what: str, cause: Hashable) -> None:
         self._notices.tell((item.host, cause), log.info, f"host {item.host.hex()[:8]}: {what}")
+
+    async def _is_unreadable(self, item: Item, tally: Tally) -> bool:
+        """Whether it is only this copy that its host cannot give, while it answers other questions: a bad sector, or a
+        server that checks what it reads. That is as good as a wrong one."""
+        if item.kind is not Kind.PACK or not await self._examiner.answers(item.host):
+            return False
+        is_bad, _ = await self._handled(item, UNREADABLE, tally)
+        tally.checked, tally.bad = tally.checked + 1, tally.bad + is_bad
+        self._care.count(item.host, now_s=int(self._clock()), checked=1)
+        return True
 
     def _count(self, item: Item, *, is_bad: bool) -> None:
         """What is bad counts once, however often it is met before it can be mended, and as repaired once it is right,

@@ -10,6 +10,8 @@ from trio.testing import MockClock
 
 from megafs.crypto.keys import ident_claim, ident_commit, ident_pack
 from megafs.crypto.merkle import leaf_hashes, root_of
+from megafs.errors import HostUnreachable
+from megafs.hosts.wrappers import Wrapped
 from megafs.model import WHOLE, HostId, Kind, PackId, Policy, shard_of
 from megafs.sync.anchors import Anchors
 from megafs.sync.mirror import Mirror
@@ -314,3 +316,45 @@ async def test_where_one_is_bad_the_host_is_swept(jumping_clock, stocked) -> Non
         nursery.cancel_scope.cancel()
     assert len(stocked.care.damaged()) == 20  # and stay so: nobody else has them
     assert stocked.care.scrubbed(HOST).bad == 20
+
+
+class BadSector(Wrapped):
+    """Cannot give one object until it was removed."""
+
+    def __init__(self, inner, name: str) -> None:
+        super().__init__(inner)
+        self.name = name
+
+    async def get(self, name, start=0, stop=None):
+        if name == self.name:
+            raise HostUnreachable("input/output error")
+        return await super().get(name, start, stop)
+
+    async def delete(self, name):
+        await super().delete(name)
+        self.name = "" if name == self.name else self.name
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["host there", "control: host away"])
+async def test_one_object_that_a_host_cannot_give_is_made_anew(tmp_path, autojump_clock, is_there) -> None:
+    world = World(3)
+    world.policy = Policy(copies=3)
+    device = Device(world, tmp_path / "1", world.identity.signer(1))
+    async with device.shipping() as shipper:
+        for number in range(4):
+            await device.write(b"%d" % number, urandom(20_000))
+            await device.sync()
+        pack = device.packs.all()[2]
+        sick = BadSector(world.dying[HOST], device.objects.name(HOST, Kind.PACK, ident_pack(pack.id)))
+        device.objects.hosts[HOST] = sick
+        scrub, tallies = scrubber(device, list(world.memory)), {}
+        shipper.lanes.nursery.start_soon(scrub.repairing.run)
+        if not is_there:
+            world.dying[HOST].die()
+        async for _ in scrub.sweep(list(world.memory), tallies, full=True):
+            pass
+        tally = tallies[HOST]
+        assert (tally.bad, tally.repaired, tally.is_silent) == ((1, 1, False) if is_there else (0, 0, True))
+        assert (sick.name == "") == is_there
+        assert tally.checked == (tallies[max(world.memory)].checked if is_there else 0)
+    device.crash()
