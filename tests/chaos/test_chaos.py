@@ -50,6 +50,7 @@ def test_chaos(drives, tmp_path, seed):
     with sites(tmp_path / "servers") as places:
         secrets = secrets_of(places, tmp_path / "secrets.toml")
         drive = drives("first", [site.url for site in places])
+        drive.expect("too few hosts answer", "answered with wrong bytes", "cannot be repaired now")
         drive.create("--shards", "2+2", "--secrets-file", secrets, "--cache-size", "64M")
         toml = drive.state / "v" / "vault.toml"
         usual = toml.read_text() + "host_reply_s = 6.0\nread_patience_s = 20.0\npack_idle_s = 0.5\n"
@@ -138,6 +139,7 @@ def test_a_host_is_deleted_and_then_the_machine_is_lost(drives, tmp_path, seed):
     with sites(tmp_path / "servers") as places:
         secrets = secrets_of(places, tmp_path / "secrets.toml")
         drive = drives("first", [site.url for site in places])
+        drive.expect("has been away for too long", "cannot be repaired now")
         drive.create("--shards", "2+2", "--secrets-file", secrets)
         drive.set("host_gone_s = 5.0\nhost_reply_s = 6.0\npack_idle_s = 0.5\n")
         drive.mount()

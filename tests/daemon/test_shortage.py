@@ -58,8 +58,8 @@ def test_the_machine_is_lost_while_a_host_is_away(drive, drives, folders):
     other.mount()
     assert reads(other)
     bring_back(folders[1:2])
+    until(lambda: converged(other), 150)
     other.sync()
-    until(lambda: converged(other))
     until(lambda: objects(folders[1]) >= objects(folders[0]), 150)  # it is looked at a minute after the mount
     other.unmount()
     shutil.rmtree(folders[0])
