@@ -145,7 +145,7 @@ class Keeping:
             watch=self._watch(),
         )
         self.shipper.lanes.check_former = self.mirror.watch.check_former
-        self.shipper.lanes.on_back, self.shipper.pay_debts = self._care_for_who_is_back, self.repairer.wake
+        self.shipper.lanes.on_back, self.shipper.on_wait = self._care_for_who_is_back, self._somebody_waits
         self.presence = Presence(
             care=local.care,
             mirror=self.mirror,
@@ -163,6 +163,11 @@ class Keeping:
     def _care_for_who_is_back(self) -> None:
         self.repairer.wake()
         self.mirror.wake()
+
+    def _somebody_waits(self) -> None:
+        for stack in self._local.stacks.values():
+            stack.measured.ask_again()
+        self.repairer.wake()
 
     def _may_tend(self) -> bool:
         """Whether this is an hour for work that can wait."""

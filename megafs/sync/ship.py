@@ -101,7 +101,7 @@ class Shipper:
         self._headless = self._without_head()
         self._woken = trio.Event()
         self.moves = Moves()
-        self.pay_debts: Callable[[], None] = lambda: None  # somebody waits; set by who pays what is owed (sync.repair)
+        self.on_wait: Callable[[], None] = lambda: None  # somebody waits: told to who asks hosts and pays what is owed
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -120,9 +120,9 @@ class Shipper:
 
     def try_now(self) -> None:
         """Somebody waits: hosts that failed are asked again at once."""
+        self.on_wait()
         self.packing.retry_now()
         self.lanes.wake()
-        self.pay_debts()
         self.wake()
 
     def _on_lost(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import trio
@@ -86,7 +87,13 @@ def new_vault(root: Path) -> Image:
 
 @asynccontextmanager
 async def engine_on(
-    root: Path, objects, log: Log | None, *, ships: bool = True, forgotten: frozenset[str] = frozenset()
+    root: Path,
+    objects,
+    log: Log | None,
+    *,
+    ships: bool = True,
+    forgotten: frozenset[str] = frozenset(),
+    delayed: bool = False,
 ):
     """An engine on a directory, its loops running; logged if there is a log. What it has not committed is lost."""
     paths, device = VaultPaths(root=root), identity()
@@ -103,6 +110,8 @@ async def engine_on(
     engine = Engine(paths, device, database, SETTINGS, MountOptions(), stacks, disk)
     if log is not None:
         engine.cache.limit_bytes = CACHE_BYTES
+    if delayed:
+        delay_syncs(engine)
     if "gate" in forgotten:
         engine.commits.destructive = lambda: None
     if "hold" in forgotten:
@@ -121,6 +130,19 @@ async def engine_on(
             nursery.cancel_scope.cancel()
     finally:
         engine.close()
+
+
+def delay_syncs(engine: Engine) -> None:
+    """Content comes into the pack between a sync of it and the COMMIT that the sync was for, as it does all the time on
+    a real disk, where a sync takes milliseconds."""
+    sync, syncs = engine.writer.sync, count()
+
+    async def synced() -> None:
+        await sync()
+        if next(syncs) % 3:
+            await engine.content.flush()
+
+    engine.writer.sync = synced
 
 
 Tree = dict[bytes, Ino]

@@ -208,6 +208,19 @@ async def test_the_breaker_opens_probes_and_closes(autojump_clock) -> None:
     assert host.statistics()["failures"] == 7
 
 
+async def test_who_waits_has_it_asked_at_once(autojump_clock) -> None:
+    dying = DyingHost(MemoryHost())
+    host = Measured(dying, label="m", failures=1, probe_s=100, chance=lambda: 0.5)
+    with pytest.raises(HostUnreachable):
+        await host.head(NAME)
+    dying.revive()
+    with pytest.raises(HostUnreachable, match="not asked"):
+        await host.put(NAME, b"x")
+    host.ask_again()
+    await host.put(NAME, b"x")
+    assert host.healthy
+
+
 async def test_the_share_of_failures_is_that_of_the_last_requests() -> None:
     dying = DyingHost(MemoryHost())
     host = Measured(dying, label="m", failures=1000)
