@@ -51,7 +51,8 @@ from megafs.fuse import loop
 from megafs.fuse.operations import Operations
 from megafs.fuse.readahead import raise_read_ahead
 from megafs.hosts import Stack
-from megafs.index.database import SICK
+from megafs.index.database import PAGE_CACHE_KIB, SICK
+from megafs.index.hints import read_soon
 from megafs.index.vault import Vault
 from megafs.model import ROOT_INO, HostId
 from megafs.sync.reach import promise_broken
@@ -79,6 +80,7 @@ def run(
         secrets.seal_up(paths, device.keyring)
         settings = limited(settings_from(paths.settings.read_text()), options)
         opener = Opener(settings, partial(secrets.read, paths, device.keyring))
+        read_soon(paths.index, PAGE_CACHE_KIB * 1024)
         database = open_index(paths, device)
         database.adopt(device.number)
         hosts, policy, specs = durability_hosts(settings.durability), Vault(database).policy(), Vault(database).hosts()

@@ -1,6 +1,7 @@
 """Extended attributes, and the ACLs that live in two of them. Synchronous: each call is atomic."""
 
 import errno
+from functools import lru_cache
 
 from megafs.config import XATTR_NAME_BYTES, XATTR_VALUE_BYTES
 from megafs.errors import Corrupt, Refused
@@ -84,6 +85,7 @@ class Xattrs:
                 self._inodes.set_xattr(ino, name, value)
 
 
+@lru_cache(maxsize=100)  # the same three or four are asked for with each file
 def must_be_known(name: bytes) -> None:
     """Raises EOPNOTSUPP for a namespace that no one has, EINVAL for one without a name in it, EPERM for what MegaFS
     itself says of a file."""

@@ -19,7 +19,7 @@ import apsw
 
 from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
-from megafs.index.room import set_aside
+from megafs.index.hints import set_aside
 from megafs.index.rows import Rows
 from megafs.index.schema import REPLICATED, VERSION, missing_local, statements
 from megafs.model import COUNTER_BITS

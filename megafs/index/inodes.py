@@ -156,9 +156,15 @@ class Inodes:
             "WHERE d.parent = ? AND d.id > ? ORDER BY d.id LIMIT ?",
             (parent, after, DIRENTS_PER_PAGE),
         )
-        found = [(row[0], row[1], Attributes._make(row[2:])) for row in rows]
-        late = self._rows.late
-        return [(cookie, name, late.get(row.ino, row)) for cookie, name, row in found] if late else found
+        known, found = self._rows, []
+        for row in rows:
+            attributes = Attributes._make(row[2:])
+            if attributes.ino in known.late:
+                attributes = known.late[attributes.ino]
+            else:
+                known.note(attributes)  # who lists a directory reads its files next
+            found.append((row[0], row[1], attributes))
+        return found
 
     def totals(self) -> tuple[int, int]:
         """(inodes with a name, bytes stored); a full scan, for status on a snapshot only."""

@@ -13,7 +13,7 @@ import apsw
 from megafs.model import Attributes, Ino
 
 COLUMNS = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
-KNOWN = 8192  # rows, 0.4 KB each
+KNOWN = 16_384  # rows, 0.4 KB each
 LATE = 1000  # rows; writing so many takes a few milliseconds
 
 
