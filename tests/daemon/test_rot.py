@@ -76,6 +76,7 @@ def test_before_the_pack_is_closed(drive, folders):
     assert (drive.mountpoint / "three").read_bytes() == contents["three"]
 
 
+@pytest.mark.crash
 def test_between_closing_and_leaving(drive, folders):
     """The hosts are away until it has rotted; one of its files is written anew then."""
     away = [folder.rename(folder.with_name(f"{folder.name}-away")) for folder in folders[:2]]

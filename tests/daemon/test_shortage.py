@@ -70,6 +70,7 @@ def test_the_machine_is_lost_while_a_host_is_away(drive, drives, folders):
     third.unmount()
 
 
+@pytest.mark.acceptance
 def test_the_host_is_back_before_the_machine_is_lost(drive, drives, folders):
     bring_back(folders[1:2])
     until(lambda: converged(drive))
@@ -92,6 +93,7 @@ def test_an_fsync_is_not_to_wait_for_hosts_that_there_are_not(drives, folders):
     drive = drives("first", [folder.as_uri() for folder in folders[:2]])
     drive.create()
     drive.lighten()
+    drive.expect("fsync is to wait for")
     where = ("mount", "v", drive.mountpoint, "--passphrase-file", drive.phrase)
     assert "wait for 3 hosts" in drive.run(*where, "--durability", "remote=3", status=2).stderr
     drive.set('durability = "remote=3"\n')
