@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from megafs import __version__
+from megafs import __version__, process
 from megafs.cli import (
     alarms,
     attach,
@@ -76,6 +76,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; the exit status of ``errors.EXIT_STATUSES``, after one sentence on stderr if it failed."""
+    process.harden()
     try:
         with one_error():
             return app(arguments, prog_name="megafs", standalone_mode=False) or 0

@@ -1,6 +1,5 @@
 """``megafs attach``: a vault that is on hosts becomes usable on this device, with the recovery key or a ticket."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +81,6 @@ def run(
 
     from megafs import daemon
 
-    os.umask(0o077)  # everything in a state directory is its owner's alone
     confirm = noted if yes else confirmed
     if repair:
         tell(daemon.repair_vault(paths, host, key, phrase, confirm, given_secrets, expected))

@@ -9,7 +9,6 @@ stretched; then it gets its order, and ``start`` returns when the mount answers,
 import faulthandler
 import logging
 import os
-import resource
 import select
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from megafs.config import MOUNT_READY_S, OPENED_BYTES, MountOptions, VaultPaths
 from megafs.control.messages import Failure, error_of, failure, line, message
 from megafs.crypto.opened import Opened
 from megafs.errors import MegaFSError, NotMounted
+from megafs.process import harden
 from megafs.wiping import read_once
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,8 @@ def serve(order: Order, opened: Opened, report: Callable[[bytes], None], *, run:
 
 def main() -> int:
     """Entry of the daemon's process."""
+    harden()
     faulthandler.enable()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys
     from megafs import daemon  # takes longer than the passphrase, which is being stretched meanwhile
 
     told = ordered(0)

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from megafs.config import VaultPaths
 from megafs.errors import Busy, MegaFSError, NotMounted
 
 FILE_SYSTEM = "fuse.megafs"
@@ -50,6 +51,13 @@ def mount_at(directory: Path) -> Mount | None:
     """The newest MegaFS mount on ``directory`` itself."""
     here = Path(os.path.realpath(directory))
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == here), None)
+
+
+def refuse_mounted(paths: VaultPaths) -> None:
+    """For what cannot be done beside a mount. Raises Busy."""
+    there = next((mount for mount in mounts() if mount.vault == paths.root), None)
+    if there is not None:
+        raise Busy(f"{paths.root.name} is mounted: megafs unmount {there.mountpoint}, then this again, then mount it")
 
 
 def is_stale(mount: Mount) -> bool:

@@ -73,7 +73,6 @@ def run(
     if action == "rotate" and not yes and not sys.stdin.isatty():
         raise Usage("rotate asks before the old words end: run it on a terminal, or add --yes")
     parts = share_counts(shares)
-    os.umask(0o077)
     old = key = recovery.key(recovery_key_file)
     if action == "rotate":
         key, told = _rotated(paths, old)
@@ -145,7 +144,10 @@ def _print(
         title = f"share {number} of {len(texts)}, {parts[0]} are needed" if parts is not None else "recovery key"
         if sheet is not None:
             file = sheet if parts is None else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
-            _write(file, "\n".join(sheet_lines(paths.root.name, title, text.split(), told)) + "\n")
+            _write(
+                file,
+                "\n".join(sheet_lines(paths.root.name, title, text.split(), told, is_share=parts is not None)) + "\n",
+            )
             terminal.note(f"written to {file}: print it, and do not leave it on this machine")
             continue
         if parts is not None:
@@ -155,7 +157,7 @@ def _print(
             terminal.answer(" ".join(words[start : start + WORDS_PER_LINE]))
 
 
-def sheet_lines(name: str, title: str, words: list[str], told: Boots) -> Iterator[str]:
+def sheet_lines(name: str, title: str, words: list[str], told: Boots, *, is_share: bool) -> Iterator[str]:
     """A sheet that a person can act on without this program's manual, and that ``--recovery-key-file`` reads."""
     digits = told.vault.hex()[:32]
     yield f"# MegaFS vault {name}: {title}"
@@ -172,7 +174,11 @@ def sheet_lines(name: str, title: str, words: list[str], told: Boots) -> Iterato
     yield "# To bring everything back on another machine: install MegaFS, type the words (of as many shares as are"
     yield "# needed) into a file F, and with at least one of the hosts:"
     yield f"#   megafs attach {name} --recovery-key-file F " + " ".join(f"--host {host.url}" for host in told.hosts[:1])
-    yield "# Without MegaFS, with copies of the hosts' folders: contrib/restore of its source, --words-file F."
+    if is_share:
+        yield "# Without MegaFS: any SLIP-39 program makes 32 bytes of the shares; contrib/docs/FORMAT.md of its"
+        yield "# source says what they open."
+    else:
+        yield "# Without MegaFS, with copies of the hosts' folders: contrib/restore of its source, --words-file F."
     yield "# Whoever has these words (of a share: enough shares) and reaches a host has everything. Keep them apart."
 
 

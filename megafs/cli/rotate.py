@@ -8,7 +8,7 @@ import typer
 from megafs.cli import mounts, passphrase, places, recovery, terminal
 from megafs.cli.options import Name, PassphraseCommand, PassphraseFile, RecoveryKeyFiles, StateDir
 from megafs.config import VaultPaths
-from megafs.errors import Busy, Incomplete, Usage
+from megafs.errors import Incomplete, Usage
 
 Deep = Annotated[
     bool,
@@ -41,9 +41,7 @@ def begin(
     """Rotate and tell what is left to do."""
     if not recovery_key_file:
         raise Usage("a new epoch needs the recovery key: --recovery-key-file F")
-    there = next((mount for mount in mounts.mounts() if mount.vault == paths.root), None)
-    if there is not None:
-        raise Busy(f"{paths.root.name} is mounted: megafs unmount {there.mountpoint}, then this again, then mount it")
+    mounts.refuse_mounted(paths)
     key = recovery.key(recovery_key_file)
     opened = source.unlock(paths)
 

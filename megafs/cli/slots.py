@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megafs.cli import passphrase, places, recovery, terminal
+from megafs.cli import mounts, passphrase, places, recovery, terminal
 from megafs.cli.hosts import table
 from megafs.cli.options import Json, Name, PassphraseCommand, PassphraseFile, RecoveryKeyFiles, StateDir
 from megafs.config import VaultPaths
@@ -79,7 +79,8 @@ def run(
         return
     if action != "change" and not label and not keyring:
         raise Usage(f"passphrase {action} needs the name of a slot")
-    os.umask(0o077)
+    if only:
+        mounts.refuse_mounted(paths)
     given = recovery.key(recovery_key_file) if recovery_key_file else None
     opened = _opened(paths, source, given)
     if action == "remove":

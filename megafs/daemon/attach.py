@@ -13,7 +13,7 @@ from os import urandom
 
 import trio
 
-from megafs import canonical
+from megafs import canonical, process
 from megafs.config import Settings, VaultPaths
 from megafs.crypto.identity import DeviceKey, issue_device
 from megafs.crypto.keys import Keyring
@@ -21,7 +21,6 @@ from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import secret_from
 from megafs.crypto.ticket import TicketCode
-from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, note_device
 from megafs.daemon.epochs import note_epoch
 from megafs.daemon.hosts import Opener, connected

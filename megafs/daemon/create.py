@@ -9,13 +9,12 @@ from os import urandom
 
 import trio
 
-from megafs import canonical
+from megafs import canonical, process
 from megafs.config import Settings, VaultPaths
 from megafs.crypto.identity import DeviceKey, RootKey, issue_device, issue_epoch
 from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import secret_from
-from megafs.daemon import process
 from megafs.daemon.device import Device, new_state, note_device
 from megafs.daemon.hosts import Opener, connected
 from megafs.daemon.secrets import finder, keep

@@ -9,12 +9,12 @@ from functools import partial
 
 import trio
 
-from megafs import canonical
+from megafs import canonical, process
 from megafs.config import VaultPaths, settings_from
 from megafs.control.messages import DeviceReport, Devices, KnownHost
 from megafs.crypto.opened import Opened
 from megafs.crypto.ticket import TicketCode
-from megafs.daemon import process, secrets
+from megafs.daemon import secrets
 from megafs.daemon.device import Device, DeviceNote, locked, note_key
 from megafs.daemon.epochs import open_index
 from megafs.daemon.hosts import Opener, connected

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import trio
 
+from megafs import process
 from megafs.config import Settings, VaultPaths, settings_from
 from megafs.crypto.phrase import Phrase
 from megafs.crypto.slot import secret_from
-from megafs.daemon import process
 from megafs.daemon.attach import Key, bring
 from megafs.daemon.device import Device, locked, new_state
 from megafs.daemon.epochs import open_index

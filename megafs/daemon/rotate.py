@@ -18,11 +18,12 @@ from functools import partial
 
 import trio
 
+from megafs import process
 from megafs.config import MountOptions, VaultPaths, settings_from
 from megafs.crypto.identity import Pinned, Revoked, RootKey, issue_device, issue_epoch
 from megafs.crypto.keys import Keyring
 from megafs.crypto.recovery import RecoveryKey
-from megafs.daemon import process, secrets
+from megafs.daemon import secrets
 from megafs.daemon.catchup import catch_up
 from megafs.daemon.cure import first
 from megafs.daemon.device import Device, locked

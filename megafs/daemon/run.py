@@ -16,11 +16,12 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from megafs import process
 from megafs.config import MountOptions, Settings, VaultPaths, durability_hosts, settings_from
 from megafs.control.messages import Done, Message, Request
 from megafs.control.server import Handler, serving
 from megafs.crypto.opened import Opened
-from megafs.daemon import anew, memory, process, screen, secrets
+from megafs.daemon import anew, memory, screen, secrets
 from megafs.daemon.alarmcalls import AlarmCalls
 from megafs.daemon.calls import Calls
 from megafs.daemon.catchup import LOOK_S, catch_up

@@ -51,6 +51,12 @@ def entries(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def harden(monkeypatch):
+    """The process of the tests stays dumpable, and may have core files; clean_logging gives it its umask back."""
+    monkeypatch.setattr("megafs.process.harden", lambda: os.umask(0o077))
+
+
+@pytest.fixture(autouse=True)
 def clean_logging():
     """What a mount in this process does to it, undone."""
     root, ours = logging.getLogger(), logging.getLogger("megafs")

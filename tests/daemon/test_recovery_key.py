@@ -65,6 +65,8 @@ def test_a_wiped_host_gets_its_boot_object_back_and_shares_attach(drives, folder
     drive.run("recovery-key", "v", "print", *given, "--sheet", sheet, "--shares", "2-of-3")
     shares = [drive.folder / f"sheet-{n}.txt" for n in (1, 2, 3)]
     assert all(share.exists() for share in shares)
+    assert "contrib/restore" in sheet.read_text()
+    assert all("contrib/restore" not in share.read_text() for share in shares)  # it knows words only
     drive.unmount()
     shutil.rmtree(folders[0])
     other = drives("second", [folders[1].as_uri()])

@@ -147,7 +147,7 @@ class Place:
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch):
     """The process of the tests stays dumpable, and its umask."""
-    monkeypatch.setattr("megafs.daemon.process.harden", lambda: None)
+    monkeypatch.setattr("megafs.process.harden", lambda: None)
 
 
 @pytest.fixture

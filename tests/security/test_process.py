@@ -1,4 +1,4 @@
-"""The process that holds keys, and the mount it serves: what other users and other processes get to see."""
+"""The processes that hold passphrases and keys, and the mount: what other users and other processes get to see."""
 
 import os
 import resource
@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534
-ENTRIES = {  # the ways into the daemon, each called so that it fails as soon as it does anything
+ENTRIES = {  # the ways into commands and the daemon, each called so that it fails as soon as it does anything
     "run": "daemon.run(paths, opened=None, mountpoint=Path('/'), options=None, ready=None)",
     "create": "daemon.create_vault(paths, hosts=[''], policy=None, passphrase='', settings=None)",
+    "command": "cli.main(['unlock', 'v', '--state-dir', '/nowhere'])",
+    "background": "background.main()",
     "attach": "daemon.attach_vault(paths, hosts=[''], key=None, passphrase='', settings=None, confirm=None)",
 }
 PROBE = """
 import resource, os, sys
 from contextlib import suppress
 from pathlib import Path
-from megafs import config, daemon
-from megafs.daemon import process
+from megafs import cli, config, daemon, process
+from megafs.cli import background
 paths = config.VaultPaths(root=Path("/nowhere/vault"))
 with suppress(Exception):
     ENTRY
@@ -36,7 +38,9 @@ def probe(entry: str) -> list[str]:
         os.umask(0o022)
 
     command = [sys.executable, "-c", PROBE.replace("ENTRY", entry)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=generous).stdout.split()
+    return subprocess.run(
+        command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, preexec_fn=generous
+    ).stdout.split()
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -1,4 +1,5 @@
-"""What the process that holds keys allows others to see of it: nothing. Called first by whoever opens or makes keys.
+"""What a process that holds passphrases or keys allows others to see of it: nothing. The first thing that a command and
+a daemon do.
 
 No core file, no debugger or ``/proc/PID/mem`` for other processes of the same user (root can do anything), and files
 for nobody else. Memory may still be swapped out: locking all of it would need privileges that an ordinary user has not.
