@@ -58,14 +58,10 @@ def _list(only: VaultPaths | None, json: bool) -> None:
         told = answer_to(VaultPaths(root=mount.vault), Request(call="pins"), Pinned)
         rows += [(mount.mountpoint / os.fsdecode(pin.path), pin) for pin in told.pins]
     if json:
-        terminal.answer_json(
-            [{**asdict(pin), "path": os.fsencode(path).decode("utf-8", "replace")} for path, pin in rows]
-        )
+        terminal.answer_json([{**asdict(pin), "path": terminal.shown(os.fsencode(path))} for path, pin in rows])
         return
     if not rows:
         terminal.note("nothing is pinned")
     for path, pin in rows:
         here = terminal.size_text(pin.here_bytes)
-        terminal.answer(
-            f"{os.fsencode(path).decode('utf-8', 'replace')}  {here} of {terminal.size_text(pin.bytes)} here"
-        )
+        terminal.answer(f"{terminal.shown(os.fsencode(path))}  {here} of {terminal.size_text(pin.bytes)} here")

@@ -31,8 +31,12 @@ def note(text: str) -> None:
 
 
 def shown(path: bytes) -> str:
-    """A path on one line, whatever bytes it has."""
-    return path.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    """A path on one line, whatever bytes it has. No name says anything to the terminal, and no two look the same."""
+    letters = path.decode("utf-8", "surrogateescape")
+    return "".join(
+        each if each.isprintable() and each != "\\" else repr(each.encode("utf-8", "surrogateescape"))[2:-1]
+        for each in letters
+    )
 
 
 def time_text(seconds: int) -> str:

@@ -29,8 +29,10 @@ def test_cells_of_what_is_not_known():
     assert devices.cells(REPORT) == ("7", "-", "-", "none", "-", "revoked")
 
 
-def test_paths_of_any_bytes_are_one_line():
+def test_paths_of_any_bytes_are_one_line_and_say_nothing_to_the_terminal():
     assert terminal.shown(b"a\n\xff\xc3\xa4") == "a\\n\\xffä"
+    assert terminal.shown(b"\x1b[2J\xc2\x85\r") == "\\x1b[2J\\xc2\\x85\\r"
+    assert terminal.shown(b"\\n") == "\\\\n", "another than that with a line feed"
 
 
 @pytest.mark.parametrize(
