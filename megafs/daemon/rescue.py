@@ -73,19 +73,23 @@ class Rescue:
             )
 
     def _is_there(self, whole: list[Piece]) -> bool:
-        """Whether the newer state has the same under the same path."""
-        names = self._engine.names
+        """Whether the newer state has the same under the same path, with the same attributes."""
+        names, first = self._engine.names, whole[0]
         row = names.row(ROOT_INO)
-        for name in whole[0].path.split(b"/"):
+        for name in first.path.split(b"/"):
             found = names.lookup(row.ino, name)
             if found is None:
                 return False
             row = found
         ino = row.ino
-        if stat.S_IFMT(row.mode) != stat.S_IFMT(whole[0].mode) or row.size != whole[0].size:
+        said = first.mode, first.uid, first.gid, first.mtime_ns, first.size
+        tags = [(tag.name, tag.value) for tag in first.tags]
+        if (row.mode, row.uid, row.gid, row.mtime_ns, row.size) != said:
+            return False
+        if sorted(self._engine.inodes.xattrs(ino)) != sorted(tags):
             return False
         if stat.S_ISLNK(row.mode):
-            return names.target(ino) == whole[0].target
+            return names.target(ino) == first.target
         mine = [(run.start, run.stop, ChunkId(run.chunk), run.skip) for piece in whole for run in piece.runs]
         return mine == self._engine.extents.covering(ino, 0, row.size) and not self._engine.content.pending_bytes(ino)
 

@@ -16,11 +16,13 @@ from megafs.errors import DamagedIndex
 from megafs.index.changed import path_of
 from megafs.index.database import SICK, SIDE_CACHE_KIB, Database, connect
 from megafs.index.replication import INTEGER_KEY, touched
+from megafs.index.rows import COLUMNS
 from megafs.model import ROOT_INO, Attributes, ChunkPlace, PackId
 
 TABLES = ("inode", "dirent", "extent", "xattr")
 ROWIDS_STOP = 1 << 62
 MOST_LEVELS = 4096  # of a path; more is a ring
+ATIME, CTIME = (Attributes._fields.index(name) for name in ("atime_ns", "ctime_ns"))
 UNKNOWN = b"name-unknown"
 Value = int | float | str | bytes | None
 Row = tuple[Value, ...]
@@ -119,42 +121,62 @@ def newer(old: apsw.Connection, fresh: apsw.Connection, base: int) -> Newer:
     allowed = _touched(old, base, found.unread)
     changed: set[int] = set()
     above: set[int] = set()
+    unseen = allowed["inode"].copy() if allowed is not None else set()
     for table in TABLES:
         for number, *columns in rows(old, table, found.unread):
             if table == "dirent":
                 above.add(_int(columns[1]))
+            elif table == "inode":
+                unseen.discard(_int(number))
             if (allowed is None or number in allowed[table]) and not _is_same(fresh, table, columns):
                 changed.add(_int(columns[{"inode": 0, "dirent": 3}.get(table, 1)]))
+    unseen = unseen if "inode" in found.unread else set()  # changed or removed: the page that says it is damaged
     names = {
         _int(row[4]): (_int(row[2]), _bytes(row[3]))
         for row in rows(old, "dirent", found.unread)
-        if row[4] in changed or row[4] in above
+        if row[4] in changed or row[4] in above or row[4] in unseen
     }
     inodes = {_int(row[0]): row[1:] for row in rows(old, "inode", found.unread) if row[0] in changed}
     extents, tags = _by_ino(old, "extent", changed, found.unread), _by_ino(old, "xattr", changed, found.unread)
     places = _places(old, fresh, {_bytes(row[5]) for mine in extents.values() for row in mine}, found.unread)
-    for ino in sorted(changed):
-        path = _path(names, fresh, ino)
-        if ino not in inodes:
-            if path is not None and fresh.execute("SELECT 1 FROM inode WHERE id = ?", (ino,)).get is None:
-                found.lost.append(path)
-            continue
-        row = Attributes._make(inodes[ino][: len(Attributes._fields)])
-        if not row.nlink or not (stat.S_ISREG(row.mode) or stat.S_ISLNK(row.mode)):
-            continue
+    for ino in sorted(changed | unseen):
         runs = sorted((_int(each[3]), _int(each[4]), _int(each[6]), _bytes(each[5])) for each in extents.get(ino, ()))
         content = [(start, stop, skip, *places[chunk]) for start, stop, skip, chunk in runs if chunk in places]
+        path, is_read = _path(names, fresh, ino), ino in inodes
+        row = Attributes._make(inodes[ino][: len(Attributes._fields)]) if is_read else _stand_in(fresh, ino, runs)
+        if row is None:
+            if path is not None and ino in names and not stat.S_ISDIR(_mode(fresh, ino)):
+                found.lost.append(path)
+            continue
+        if not row.nlink or not (stat.S_ISREG(row.mode) or stat.S_ISLNK(row.mode)):
+            continue
         found.files.append(
             NewerFile(
                 path=path or b"%b/%d" % (UNKNOWN, ino),
                 row=row,
-                target=_bytes(inodes[ino][-1] or b""),
+                target=_bytes(inodes[ino][-1] or b"") if is_read else b"",
                 tags=tuple((_bytes(each[3]), _bytes(each[4])) for each in tags.get(ino, ())),
                 content=content,
-                is_whole=sum(stop - start for start, stop, *_ in content) == row.stored,
+                is_whole=is_read and sum(stop - start for start, stop, *_ in content) == row.stored,
             )
         )
     return found
+
+
+def _mode(fresh: apsw.Connection, ino: int) -> int:
+    """In the rebuilt index; 0 if it is not there."""
+    return int(fresh.execute("SELECT mode FROM inode WHERE id = ?", (ino,)).get or 0)
+
+
+def _stand_in(fresh: apsw.Connection, ino: int, runs: list[tuple[int, int, int, bytes]]) -> Attributes | None:
+    """For a row that cannot be read: the rebuilt index's, else one of a file that only the owner of the root can read;
+    as long as the content goes. None if there is no content."""
+    if not runs:
+        return None
+    query = f"SELECT {COLUMNS} FROM inode WHERE id = ?"
+    root, known = (fresh.execute(query, (number,)).get for number in (ROOT_INO, ino))
+    row = Attributes._make(known) if known else Attributes._make(root)._replace(mode=stat.S_IFREG | 0o600, nlink=1)
+    return row._replace(size=max(stop for _, stop, *_ in runs), stored=sum(stop - start for start, stop, *_ in runs))
 
 
 def _by_ino(old: apsw.Connection, table: str, wanted: set[int], unread: set[str]) -> dict[int, list[Row]]:
@@ -183,12 +205,11 @@ def _touched(old: apsw.Connection, base: int, unread: set[str]) -> dict[str, set
 
 
 def _is_same(fresh: apsw.Connection, table: str, columns: list[Value]) -> bool:
-    """Whether the rebuilt index has the row; when it was read is no news."""
+    """Whether the rebuilt index has the row; when it was read, or changed to what it is there, is no news."""
     there = fresh.execute(f"SELECT * FROM {table} WHERE id = ?", (columns[0],)).get
     if there is None or table != "inode":
         return there is not None and list(there) == columns
-    atime = Attributes._fields.index("atime_ns")
-    return [*there[:atime], *there[atime + 1 :]] == [*columns[:atime], *columns[atime + 1 :]]
+    return all(there[n] == columns[n] for n in range(len(columns)) if n not in (ATIME, CTIME))
 
 
 def _places(

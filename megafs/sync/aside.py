@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from megafs.canonical import Size, encode
+from megafs.canonical import INTEGER_STOP, Between, Size, encode
 from megafs.index.aside import Aside
 from megafs.index.database import Database
 from megafs.index.inodes import Inodes
@@ -54,7 +54,7 @@ class Piece:
     mode: int
     uid: int
     gid: int
-    mtime_ns: int
+    mtime_ns: Annotated[int, Between(-INTEGER_STOP, INTEGER_STOP - 1)]  # before 1970, too
     size: int
     target: bytes
     tags: tuple[Tag, ...]

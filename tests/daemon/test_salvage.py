@@ -29,7 +29,7 @@ def drive(drives, folders):
     drive.lighten()
     drive.mount()
     drive.contents = {}
-    for name in ("kept", "same"):
+    for name in ("kept", "same", "dressed"):
         (drive.mountpoint / name).write_bytes(os.urandom(2000))
     (drive.mountpoint / "gone").write_bytes(b"removed here")
     drive.sync()
@@ -46,7 +46,9 @@ def drive(drives, folders):
         (drive.mountpoint / name).write_bytes(data)
     os.setxattr(drive.mountpoint / "large", "user.mark", b"marked")
     (drive.mountpoint / "large").chmod(0o640)
-    os.utime(drive.mountpoint / "large", ns=(5, 123_456_789))
+    os.utime(drive.mountpoint / "large", ns=(5, -123_456_789))
+    (drive.mountpoint / "dressed").chmod(0o604)
+    os.setxattr(drive.mountpoint / "dressed", "user.mark", b"anew")
     (drive.mountpoint / "link").symlink_to("kept")
     (drive.mountpoint / "gone").unlink()
     drive.run("sync", "v", "--local")
@@ -102,20 +104,23 @@ def in_lost_and_found(drive):
 def test_whatever_was_newer_here_is_in_lost_and_found(drive):
     damage(drive, page_of(drive, "scrub"))
     said = repaired(drive)
-    assert f"{MANY + 3} files were newer here" in said
+    assert f"{MANY + 4} files were newer here" in said
     assert "  deep/er/000\n" in said
-    assert f"  and {MANY + 3 - 20} more\n" in said
+    assert f"  and {MANY + 4 - 20} more\n" in said
     assert "could not be read" not in said
-    assert sorted(path.name for path in drive.mountpoint.iterdir()) == ["gone", "kept", "lost+found", "same"]
+    assert {path.name for path in drive.mountpoint.iterdir()} == {"dressed", "gone", "kept", "lost+found", "same"}
     folder, found = in_lost_and_found(drive)
-    assert set(found) == {*drive.contents, "link"}
+    assert set(found) == {*drive.contents, "dressed", "link"}
     for name, data in drive.contents.items():
         assert (folder / name).read_bytes() == data
     large = folder / "large"
     assert os.getxattr(large, "user.mark") == b"marked"
     assert large.stat().st_mode & 0o777 == 0o640
-    assert large.stat().st_mtime_ns == 123_456_789
+    assert large.stat().st_mtime_ns == -123_456_789, "before 1970"
     assert (folder / "link").readlink().name == "kept"
+    dressed = folder / "dressed"  # only its attributes were newer
+    assert dressed.read_bytes() == (drive.mountpoint / "dressed").read_bytes()
+    assert (dressed.stat().st_mode & 0o777, os.getxattr(dressed, "user.mark")) == (0o604, b"anew")
     drive.sync()
     assert drive.told("check", "v", "--full")["findings"] == []
 
@@ -153,13 +158,25 @@ def test_nothing_newer_disappears_without_a_word(drive, table):
         assert whole + int(lost[1]) >= len(drive.contents)
 
 
+def test_content_outlives_the_damaged_attributes_of_its_file(drive):
+    damage(drive, page_of(drive, "inode"))
+    said = repaired(drive)
+    named = re.search(r"(\d+) files were newer here and could not be read, or not wholly", said)
+    assert named is not None, said
+    assert int(named[1]) >= len(drive.contents) + 2, "of the link and of what has new attributes nothing else is known"
+    folder, _ = in_lost_and_found(drive)
+    for name, data in drive.contents.items():
+        assert (folder / name).read_bytes() == data
+    assert (folder / "deep/er/000").stat().st_mode & 0o077 == 0, "who might read it is not known"
+
+
 def test_an_index_without_damage_is_said_to_be_so(drive):
     said = repaired(drive)
     assert "is not damaged: megafs mount goes on with it" in said
-    assert f"{MANY + 3} files were newer here" in said
+    assert f"{MANY + 4} files were newer here" in said
     folder, found = in_lost_and_found(drive)
     assert (folder / "kept").read_bytes() == drive.contents["kept"]
-    assert len(found) == MANY + 3
+    assert len(found) == MANY + 4
 
 
 def test_one_that_cannot_be_opened_is_said_to_be_so(drive):
