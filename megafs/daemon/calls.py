@@ -99,7 +99,7 @@ class Calls:
             last_error_s=int(now_s - trio.current_time() + measured.last_error_at) if measured and told else 0,
             is_over=measured is not None and told and measured.answers,
             asks_again_s=int(now_s + measured.paused_s) if measured and measured.paused_s else 0,
-            away_since_s=absence.since_s if absence is not None else 0,
+            away_since_s=absence.since_s if absence is not None and state not in ("ok", "full") else 0,
             scrubbed_s=scrubbed.last_s,
             scrub_checked=scrubbed.checked,
             scrub_bad=scrubbed.bad,
@@ -163,6 +163,7 @@ class Calls:
         )
 
     async def hosts(self, request: Request) -> AsyncGenerator[Message, None]:
+        await self._engine.space.ask_again()
         await self._engine.space.ask()  # of one that does not answer the report says so
         yield Hosts(hosts=self._reports())
 
@@ -177,6 +178,7 @@ class Calls:
             await engine.commits.durable_now()
             yield Synced(bytes=0, newest_commit=engine.shipper.stream.position.next_seq - 1)
             return
+        await engine.space.ask_again()
         total = engine.cache.level().unshipped + engine.content.unsealed_bytes
         async for left in engine.shipper.until_shipped(engine.settings.host_patience_s):
             waiting = {host for host, count in left.lacking.items() if count} | set(left.owed)
@@ -188,6 +190,7 @@ class Calls:
         yield Synced(bytes=total, newest_commit=engine.shipper.stream.position.next_seq - 1)
 
     async def check(self, request: Request) -> AsyncGenerator[Message, None]:
+        await self._engine.space.ask_again()
         async with aclosing(beside(self._engine, full=request.full, repair=request.repair)) as messages:
             async for told in messages:
                 yield told

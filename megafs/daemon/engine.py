@@ -38,6 +38,7 @@ from megafs.sync.states import States
 
 log = logging.getLogger(__name__)
 
+ASK_AGAIN_S = 10.0  # for hosts that hang
 USAGE_EVERY_S = 300.0  # hosts are asked for their free space at most so often
 CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); the time module has no name for it
 
@@ -102,14 +103,26 @@ class Space:
         """Every host for its free space."""
         self.recount()
         for host, stack in list(self._stacks.items()):
-            try:
-                usage = await stack.prompt.usage()
-            except MegaFSError as error:
-                log.info("a host does not say how much space it has: %s", error)
-                continue
-            self.free[host] = usage.free_bytes
-            if usage.used_bytes is not None:
-                self.used[host] = usage.used_bytes
+            await self._ask(host, stack)
+
+    async def ask_again(self) -> None:
+        """The hosts that are down, although they are in a pause: somebody waits who may have put them right."""
+        with trio.move_on_after(ASK_AGAIN_S):
+            async with trio.open_nursery() as nursery:
+                for host, stack in self._stacks.items():
+                    if not stack.measured.answers:
+                        stack.measured.ask_now()
+                        nursery.start_soon(self._ask, host, stack)
+
+    async def _ask(self, host: HostId, stack: Stack) -> None:
+        try:
+            usage = await stack.prompt.usage()
+        except MegaFSError as error:
+            log.info("a host does not say how much space it has: %s", error)
+            return
+        self.free[host] = usage.free_bytes
+        if usage.used_bytes is not None:
+            self.used[host] = usage.used_bytes
 
     def total_and_free(self, stored: int) -> tuple[int, int]:
         """For statfs, in bytes of content: as much is free as every one of the hosts that a pack needs can take."""

@@ -106,6 +106,7 @@ class HostCalls:
         return next((s for s in self._engine.vault.hosts() if s.url == text and s.state == "draining"), None)
 
     def _new_spec(self, asked: HostAsk) -> HostSpec:
+        check_words(asked)
         url, hosts = checked_url(asked.name), self._engine.vault.hosts()
         if any(spec.url == url.text and spec.state != "gone" for spec in hosts):
             raise Usage(f"{url.text} is a host of this vault already")
@@ -208,21 +209,23 @@ class HostCalls:
             engine.keeping.leave(spec.id)
             engine.keeping.repairer.wake()
             await trio.to_thread.run_sync(secrets.forget, engine.paths, engine.device.keyring, spec.url)
-            yield Done(sentences=tuple(told))
+            yield Done(sentences=(*told, *self._shortage(len(others))))
 
     async def drain(self, request: Request) -> AsyncGenerator[Message, None]:
         """Nothing new goes there; what is there moves to the others in the background."""
         async with self._lock:
-            spec, policy = self._find(request.host.name), self._engine.vault.policy()
+            spec = self._find(request.host.name)
             if spec.state == "gone":
                 raise Usage(f"{spec.label} is gone")
             await self._change(replace(spec, state="draining"))
             packs, _ = self._engine.packs.on_host(spec.id)
             told = [f"{spec.label} is being emptied: {packs} packs; megafs hosts shows how many are left."]
-            active = [each for each in self._engine.vault.hosts() if each.state == "active"]
-            if len(active) < policy.places:
-                told.append(f"{len(active)} hosts are left, the policy needs {policy.places}: add one.")
+            told += self._shortage(sum(each.state == "active" for each in self._engine.vault.hosts()))
             yield Done(sentences=tuple(told))
+
+    def _shortage(self, left: int) -> Sequence[str]:
+        places = self._engine.vault.policy().places
+        return [f"Hosts left: {left}, and the policy needs {places}: add one."] if left < places else []
 
     async def adjust(self, request: Request) -> AsyncGenerator[Message, None]:
         """What its owner says of a host: placement, limits and deleting go by it from now on."""
@@ -235,6 +238,7 @@ class HostCalls:
             labels = {each.label for each in self._engine.vault.hosts() if each.id != spec.id}
             if "label" in asked.given and (not asked.label or asked.label in labels):
                 raise Usage(f"a host of this vault is called {asked.label} already" if asked.label else "it has a name")
+            check_words(asked)
             changed = _changed(spec, asked)
             await self._change(changed)
             told = [f"{changed.label} is as you said, from now on and for all devices."]
@@ -252,6 +256,7 @@ class HostCalls:
             stack = self._engine.stacks.get(spec.id)
             if stack is not None and spec.state != "gone":
                 yield Progress(done_bytes=number, total_bytes=len(chosen))
+                stack.measured.ask_now()
                 results.append(await _tested(spec, stack))
         yield Tested(hosts=tuple(results))
 
@@ -327,6 +332,14 @@ def asked_policy(request: Request) -> Policy | None:
     if not 0 < request.copies <= 32:
         raise Usage("copies are between 1 and 32")
     return Policy(copies=request.copies)
+
+
+def check_words(asked: HostAsk) -> None:
+    """A label stands wherever a URL may, and all three are printed."""
+    if "://" in asked.label:
+        raise Usage("a label is not a URL")
+    if not f"{asked.label}{asked.operator}{asked.region}".isprintable():
+        raise Usage("a label, an operator and a region have no control characters")
 
 
 def _changed(spec: HostSpec, asked: HostAsk) -> HostSpec:

@@ -30,6 +30,7 @@ class ScrubCalls:
         engine.shipper.claims.check_writable()
         labels = {spec.id: spec.label for spec in engine.vault.hosts() if spec.state != "gone"}
         hosts = [host for host in labels if host in engine.stacks]
+        await engine.space.ask_again()
         shown = trio.current_time()
         async with aclosing(engine.keeping.scrubber.sweep(hosts, tallies, full=request.full)) as steps:
             async for done, total in steps:

@@ -24,6 +24,15 @@ CONNECTIONS = 16
 CONNECT_S = 15.0
 SILENCE_S = 60.0  # between two pieces of an answer; the limit on the whole is the caller's
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+WORDS = {
+    "ConnectError": "no connection",
+    "ConnectTimeout": "no connection in time",
+    "ReadTimeout": "no answer in time",
+    "WriteTimeout": "nothing was taken in time",
+    "ReadError": "the connection broke",
+    "WriteError": "the connection broke",
+    "RemoteProtocolError": "the answer broke off",
+}
 FULL = {507}
 NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-", re.ASCII)
@@ -109,7 +118,7 @@ class Http:
             untrusted = _untrusted(error)
             if untrusted is not None:
                 raise HostRefused(f"{self.label}: its certificate is not trusted ({untrusted})") from error
-            raise HostUnreachable(f"{self.label}: {type(error).__name__}") from error
+            raise HostUnreachable(f"{self.label}: {_reason(error)}") from error
 
     def check(self, answer: httpx.Response, *, words: str = "") -> None:
         """Raises what a status means, except success."""
@@ -197,6 +206,12 @@ def range_header(start: int, stop: int | None) -> dict[str, str]:
     if start == 0 and stop is None:
         return {}
     return {"range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+
+
+def _reason(error: Exception) -> str:
+    """The class only: the words of httpx have addresses in them, or what the host said."""
+    kind = type(error).__name__
+    return f"{WORDS[kind]} ({kind})" if kind in WORDS else kind
 
 
 def _trusted(ca: str | None) -> ssl.SSLContext:

@@ -90,6 +90,12 @@ class Measured(Wrapped):
         """For how long it is not asked anything any more; 0: it is asked."""
         return 0.0 if self.healthy else max(0.0, self._closed_until - trio.current_time())
 
+    def ask_now(self) -> None:
+        """Somebody waits who may have put it right: the next request goes to it, and if that fails the pauses are short
+        again."""
+        self._closed_until = min(self._closed_until, trio.current_time())
+        self._probe_s = self._probe_first_s
+
     @property
     def answers(self) -> bool:
         """Whether the last request was answered with what was asked for, or with a reason that is not the host's."""

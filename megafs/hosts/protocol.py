@@ -15,6 +15,7 @@ from megafs.model import Usage
 Bytes = bytes | bytearray | memoryview
 
 NAME = re.compile(r"[a-z2-7]{1,64}")
+NOBODY = 32 * "a"  # as long as a real name, and nobody's: to ask whether a host is there
 OBJECT_BYTES = 64 << 20  # no object of ours is larger; a host that answers with more is not believed
 
 

@@ -110,6 +110,8 @@ def test_what_is_said_of_a_host_counts_at_once_and_on_other_devices(drives, fold
     drive.run("hosts", "v", "set", "shed", status=2)
     drive.run("hosts", "v", "set", "shed", "--label", "file-1", status=2)
     drive.run("hosts", "v", "set", "shed", "--price-egress", "much", status=2)
+    drive.run("hosts", "v", "set", "shed", "--label", "file:///mnt", status=2)
+    drive.run("hosts", "v", "set", "shed", "--operator", "a\x1b[31mb", status=2)
     asked = [drive.run(*call, "--copies", "3", status=2).stderr for call in (("policy", "v"), ("hosts", "v", "plan"))]
     assert asked[0] == asked[1], "what cannot be is refused in the same words"
     drive.sync()
@@ -128,6 +130,26 @@ def test_what_is_said_of_a_host_counts_at_once_and_on_other_devices(drives, fold
     until(other, ("hosts", "v"), lambda hosts: all(host["state"] == "ok" for host in hosts))
     assert ", over: file-2: the folder" in other.run("hosts", "v").stdout.replace("shed: the", "file-2: the")
     other.unmount()
+
+
+def test_a_server_that_was_stopped_is_said_to_be_away_and_is_asked_when_somebody_waits(drives, tmp_path):
+    """S3 says nothing of its space, so nothing but a request tells whether it is there."""
+    with servers.moto(tmp_path / "moto") as server:
+        drive = drives("first", [server.place("one"), (tmp_path / "folder").as_uri()])
+        secrets = tmp_path / "secrets.toml"
+        secrets.write_text(f'["{drive.urls[0]}"]\nsecret_key = "{servers.SECRET}"\n')
+        secrets.chmod(0o600)
+        drive.create("--secrets-file", secrets)
+        drive.mount()
+        drive.sync()
+        server.process.kill()
+        server.process.wait()
+        states = {host["label"]: host["state"] for host in drive.told("hosts", "v")}
+        assert states == {"s3-1": "unreachable", "file-2": "ok"}
+        assert "no connection (ConnectError)" in drive.run("hosts", "v").stdout
+        failed = drive.run("hosts", "v", "test", "s3-1", status=6).stdout
+        assert "not asked" not in failed
+        drive.unmount()
 
 
 def test_secrets_are_kept_apart(drives, tmp_path):

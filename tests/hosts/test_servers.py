@@ -125,6 +125,10 @@ async def test_a_server_that_is_not_there_is_unreachable() -> None:
             await host.put(NAME, b"x")
         with pytest.raises((HostUnreachable, HostRefused)):
             await host.get(NAME)
+        with pytest.raises(
+            (HostUnreachable, HostRefused)
+        ):  # S3 says nothing of space, and that it is there would be a lie
+            await host.usage()
         await host.aclose()
 
 

@@ -201,11 +201,15 @@ async def test_the_breaker_opens_probes_and_closes(autojump_clock) -> None:
         with pytest.raises(HostUnreachable, match="dying"):
             await host.head(NAME)
         assert counting.requests["head"] == asked
+    host.ask_now()
+    with pytest.raises(HostUnreachable, match="dying"):
+        await host.head(NAME)
+    assert host.paused_s == 10, "who waits for it does not wait for long"
     dying.revive()
-    await trio.sleep(25)
+    host.ask_now()
     await host.put(NAME, b"x")
     assert host.healthy
-    assert host.statistics()["failures"] == 7
+    assert host.statistics()["failures"] == 8
 
 
 async def test_who_waits_has_it_asked_at_once(autojump_clock) -> None:
