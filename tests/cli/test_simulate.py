@@ -51,7 +51,7 @@ def test_its_defaults_are_what_the_code_does():
 
 
 def test_less_scrubbing_and_later_repair_lose_more():
-    world = ("--vaults", 200, "--gigabytes", 20, "--decay-share", 1e-3)
+    world = ("--vaults", 200, "--gib", 20, "--decay-share", 1e-3)
     base = simulated(*world)
     assert simulated(*world, "--scrub-a-day", 1)["2+2"][0] > 2 * base["2+2"][0]
     assert simulated(*world, "--gone-days", 60)["2+2"][1] > 10 * base["2+2"][1]
