@@ -102,8 +102,9 @@ class Space:
     async def ask(self) -> None:
         """Every host for its free space."""
         self.recount()
-        for host, stack in list(self._stacks.items()):
-            await self._ask(host, stack)
+        async with trio.open_nursery() as nursery:  # one that hangs takes a minute
+            for host, stack in self._stacks.items():
+                nursery.start_soon(self._ask, host, stack)
 
     async def ask_again(self) -> None:
         """The hosts that are down, although they are in a pause: somebody waits who may have put them right."""
@@ -202,7 +203,7 @@ class Engine:
     def loops(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """All that a mount runs beside its requests; each until it is cancelled."""
         own = (self.commits.run, self.content.run, self.cache.run, self.keeper.run)
-        return [*own, self._ask_usage, *self.keeping.loops()]
+        return [*own, self._ask_usage, self.fetcher.notices.run, *self.keeping.loops()]
 
     def note_durable(self) -> None:
         """What the committer tells once something is."""

@@ -295,7 +295,7 @@ class Keeping:
             partial(self._while_moving, RESEAL_EVERY_S, self._in_hours(self.compactor.reseal_once)),
             partial(self._while_moving, TIDY_EVERY_S, partial(trio.to_thread.run_sync, memory.give_back)),
         )
-        return [*now_and_then, *(part.run for part in (*shipping, *care))]
+        return [*now_and_then, *(part.run for part in (*shipping, *care, self.scrubber.notices))]
 
     async def _while_moving(self, every_s: float, look: Callable[[], Awaitable[object]]) -> None:
         """Look so long after the first that moved since the last look."""

@@ -51,7 +51,7 @@ class HostFetcher:
         self._keyring, self._packs, self._stacks = keyring, packs, stacks
         self._limit_s = limit_s
         self._decoder = Decoder(self._shard)
-        self._notices = Notices(trio.current_time)
+        self.notices = Notices(trio.current_time)
         # Of packs without copy rows: who had it, and who said not to and when.
         self._had: dict[PackNumber, HostId] = {}
         self._denied: dict[tuple[PackNumber, HostId], float] = {}
@@ -255,9 +255,7 @@ class HostFetcher:
         try:
             data = (await self._decoder.pack(pack, k, having))[start:stop]
         except MegaFSError as error:
-            self._notices.tell(
-                ("decoding", type(error)), log.info, f"pack {pack.number} cannot be decoded now: {error}"
-            )
+            self.notices.tell(("decoding", type(error)), log.info, f"pack {pack.number} cannot be decoded now: {error}")
             return None
         return data if verify(data) else None
 
@@ -278,7 +276,7 @@ class HostFetcher:
             data = await self._stacks[host].prompt.get(name, start, stop)
         except HostError as error:
             label = self._stacks[host].label
-            self._notices.tell((host, type(error)), log.info, f"reading from {label} failed: {error}")
+            self.notices.tell((host, type(error)), log.info, f"reading from {label} failed: {error}")
             if isinstance(error, ObjectMissing):
                 if is_known:
                     self.on_damage(pack, host)
@@ -311,5 +309,5 @@ class HostFetcher:
         self.wrong[host] = self.wrong.get(host, 0) + 1
         label = self._stacks[host].label
         sentence = f"{label} answered with wrong bytes of pack {pack.number}; asking another"
-        self._notices.tell((host, Unauthentic), log.warning, sentence)
+        self.notices.tell((host, Unauthentic), log.warning, sentence)
         self.on_damage(pack, host)

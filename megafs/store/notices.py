@@ -3,15 +3,19 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+import trio
+
 TELL_EVERY_S = 60.0
 CAUSES_MOST = 256  # kept in mind; more are told as if they were new
 
 
 @dataclass(slots=True)
 class Cause:
-    """Owner: Notices."""
+    """Owner: Notices. ``sentence`` is the last one, and how to log it."""
 
     told_s: float
+    log: Callable[[str], None]
+    sentence: str
     silent: int = 0  # times since
 
 
@@ -23,12 +27,31 @@ class Notices:
         self._causes: dict[Hashable, Cause] = {}
 
     def tell(self, cause: Hashable, log: Callable[[str], None], sentence: str) -> None:
-        """Log the sentence, unless this cause was told within the last minute; then the next one says how often."""
+        """Log the sentence, unless this cause was told within the last minute; then the next line says how often."""
         known, now_s = self._causes.get(cause), self._clock()
         if known is not None and now_s < known.told_s + TELL_EVERY_S:
-            known.silent += 1
+            known.silent, known.log, known.sentence = known.silent + 1, log, sentence
             return
         if len(self._causes) >= CAUSES_MOST:
+            self._tell_all()
             self._causes.clear()
-        self._causes[cause] = Cause(now_s)
-        log(sentence + (f" (and {known.silent} more like this since the last line)" if known and known.silent else ""))
+        self._causes[cause] = Cause(now_s, log, sentence)
+        log(sentence + _more(known.silent if known else 0))
+
+    async def run(self) -> None:
+        """Until cancelled: the last ones of a burst are told as well, though none follows them."""
+        while True:
+            await trio.sleep(TELL_EVERY_S)
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """The last sentence of each cause that was silent, if it is time."""
+        now_s = self._clock()
+        for cause in self._causes.values():
+            if cause.silent and now_s >= cause.told_s + TELL_EVERY_S:
+                cause.log(cause.sentence + _more(cause.silent - 1))
+                cause.told_s, cause.silent = now_s, 0
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more like this since the last line)" if count else ""

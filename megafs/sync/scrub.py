@@ -92,7 +92,7 @@ class Scrubber:
         self._anchors = anchors
         self._hosts, self._clock, self._chance, self._may_run = hosts, clock, chance, may_run
         self._every_s = DAY_S / a_day
-        self._notices = Notices(trio.current_time)
+        self.notices = Notices(trio.current_time)
         self._bad: set[Item] = set()  # of the index and anchors, and not mended yet; copies of packs are rows
         self._listed: dict[HostId, tuple[float, list[Item]]] = {}
         self._suspects: set[HostId] = set()
@@ -226,7 +226,7 @@ class Scrubber:
         return True
 
     def _tell(self, item: Item, what: str, cause: Hashable) -> None:
-        self._notices.tell((item.host, cause), log.info, f"host {item.host.hex()[:8]}: {what}")
+        self.notices.tell((item.host, cause), log.info, f"host {item.host.hex()[:8]}: {what}")
 
     async def _is_unreadable(self, item: Item, tally: Tally) -> bool:
         """Whether it is only this copy that its host cannot give, while it answers other questions: a bad sector, or a
