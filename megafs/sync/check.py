@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import trio
@@ -177,7 +178,8 @@ class Checker:
         folder = self._root / STRAYS
         folder.mkdir(mode=0o700, exist_ok=True)
         source = self._disk.path(number)
-        os.rename(source, folder / source.name)
+        free = (folder / f"{source.name}{'~' * n}" for n in count())  # numbers come again when an index is made anew
+        os.rename(source, next(path for path in free if not path.exists()))
 
     def _places(self) -> list[ChunkPlace]:
         """The chunks to look at: all, or some."""

@@ -144,6 +144,11 @@ async def test_a_stray_pack_file_is_moved_aside_and_kept(engine):
     assert 0xFFF not in engine.disk.numbers()
     kept = engine.paths.root / "lost+found" / engine.disk.path(0xFFF).name
     assert kept.read_bytes() == b"whose is this"
+    engine.disk.create(0xFFF)
+    engine.disk.write(0xFFF, 0, [b"and this, of the same number"])
+    await checked(engine, repair=True)
+    assert kept.read_bytes() == b"whose is this", "the first one stays"
+    assert kept.with_name(f"{kept.name}~").read_bytes() == b"and this, of the same number"
 
 
 async def test_an_inode_without_a_name_is_put_into_lost_and_found(engine):
