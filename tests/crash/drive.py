@@ -132,6 +132,9 @@ async def engine_on(
         engine.close()
 
 
+SYNC_S = 0.004  # what a sync of a real disk takes
+
+
 def delay_syncs(engine: Engine) -> None:
     """Content comes into the pack between a sync of it and the COMMIT that the sync was for, as it does all the time on
     a real disk, where a sync takes milliseconds."""
@@ -140,6 +143,7 @@ def delay_syncs(engine: Engine) -> None:
     async def synced() -> None:
         await sync()
         if next(syncs) % 3:
+            await trio.sleep(SYNC_S)
             await engine.content.flush()
 
     engine.writer.sync = synced

@@ -320,6 +320,12 @@ class Replay:
         return bytes(content)
 
 
-def steps(log: Log, count: int, chance: random.Random) -> Iterable[int]:
-    """``count`` different steps of the log, in order; all of them if there are fewer."""
-    return sorted(chance.sample(range(len(log) + 1), min(count, len(log) + 1)))
+def steps(log: Log, count: int, chance: random.Random, *, committed: bool) -> Iterable[int]:
+    """``count`` different steps of the log, in order, all of them if there are fewer; ``committed``: of those directly
+    after a commit became durable."""
+    wanted = [0, *(at + 1 for at, entry in enumerate(log.entries) if not committed or is_commit(entry))]
+    return sorted(chance.sample(wanted, min(count, len(wanted))))
+
+
+def is_commit(entry: Entry) -> bool:
+    return entry.kind == "sync" and entry.file.endswith("-wal")
