@@ -11,7 +11,7 @@ from megafs.cli.options import Json, Name, PassphraseCommand, PassphraseFile, St
 from megafs.cli.terminal import shown
 from megafs.config import VaultPaths
 from megafs.control.messages import Checked, Progress, Request
-from megafs.errors import Corrupt, MegaFSError, NotMounted
+from megafs.errors import Corrupt, Incomplete, MegaFSError, NotMounted
 
 MOST_PATHS = 20  # listed for people
 
@@ -30,7 +30,7 @@ def run(
     """Compare the index, the local files and the hosts.
 
     Works beside a mount; of a vault that is not mounted it asks for the passphrase. Lists what is wrong; exit status 9
-    if anything is left that was not repaired.
+    if anything is left that was not repaired, 7 if all is well but for a host that did not answer.
     """
     source = passphrase.Source(file=passphrase_file, command=passphrase_command)
     paths = places.vault(state_dir, name)
@@ -43,6 +43,8 @@ def run(
     left = sum(not finding.repaired for finding in told.findings)
     if left:
         raise Corrupt(f"{left} things are wrong with {name}" if left > 1 else f"1 thing is wrong with {name}")
+    if told.silent:
+        raise Incomplete(f"not everything was checked: {', '.join(told.silent)} did not answer")
 
 
 def checked(paths: VaultPaths, source: passphrase.Source, *, full: bool, repair: bool) -> tuple[Checked, list[bytes]]:
