@@ -13,9 +13,9 @@ from megafs.errors import ObjectMissing
 from megafs.index.ledger import Ledger
 from megafs.model import HostId, Kind
 from megafs.sync import gallop
+from megafs.sync.chain import together
 from megafs.sync.claims import Claims
 from megafs.sync.objects import Objects
-from megafs.sync.recover import together
 from megafs.sync.stream import Stream
 
 AT_ONCE = 8

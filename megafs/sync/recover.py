@@ -4,16 +4,13 @@ A Survey and an index in, rows out. Everything fetched is checked three times: s
 a digest, and chained to the commit before it. File content is not touched: a listing works as soon as this is done.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from secrets import randbelow
-from typing import TypeVar
-
-import trio
 
 from megafs.crypto.keys import ident_commit, ident_part
-from megafs.errors import Corrupt, MegaFSError, RolledBack
+from megafs.errors import Corrupt, RolledBack
 from megafs.index import replication
 from megafs.index.database import Database
 from megafs.index.extents import Extents
@@ -24,29 +21,24 @@ from megafs.index.schema import REPLICATED, VERSION
 from megafs.index.vault import Vault
 from megafs.model import COUNTER_BITS, DeviceId, HostId, Kind, PackNumber
 from megafs.sync import aside, stream
+from megafs.sync.chain import WINDOW, Commit, chain, does_not_follow, read_commit, together
 from megafs.sync.checkpoint import EPOCH as CHECKPOINT_EPOCH
 from megafs.sync.objects import Objects
 from megafs.sync.rowrules import check_rows
 from megafs.sync.statements import (
     NOTHING,
     CheckpointList,
-    CommitHeader,
     ListedPart,
     PackFact,
     Signer,
     Step,
     Trust,
-    parse_commit,
-    step_hash,
     unpacked,
 )
 from megafs.sync.stream import Position
 from megafs.sync.survey import Survey, has_commit, newest_seq
 
-WINDOW = 8  # objects fetched at a time, so that latency is not paid for each commit
 NUMBER_STEP = 64  # new device numbers leave random gaps: two devices that attach at once should not meet
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Progress = Callable[[int, int], None]  # done, of how many
 
 
@@ -63,36 +55,43 @@ class Rebuilt:
     packs: dict[int, PackFact] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
-    """A commit object as fetched: checked, not yet applied."""
-
-    header: CommitHeader
-    step: Step
-    changeset: bytes
-
-
-async def together(items: Sequence[Item], fetch: Callable[[Item], Awaitable[Result]]) -> list[Result]:
-    """What ``fetch`` gives for each item, in their order; all under way at once. The first error ends all."""
-    results: dict[int, Result] = {}
-
-    async def one(number: int, item: Item) -> None:
-        results[number] = await fetch(item)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for number, item in enumerate(items):
-                nursery.start_soon(one, number, item)
-    except* MegaFSError as group:
-        raise group.exceptions[0] from None
-    return [results[number] for number in range(len(items))]
-
-
 async def rebuild(
     database: Database, objects: Objects, trust: Trust, survey: Survey, progress: Progress = lambda done, of: None
 ) -> Rebuilt:
-    """Fill an empty index from the checkpoint and the commits after it. Raises Unavailable, Corrupt, RolledBack; then
-    the index is to be thrown away."""
+    """Fill an empty index from the checkpoint and the commits after it. Where hosts have other commits under the same
+    numbers, the newest ones say which count. Raises Unavailable, Corrupt, RolledBack; then the index is to be thrown
+    away."""
+    try:
+        return await _fill(database, objects, trust, survey, progress, {})
+    except RolledBack:
+        steps = list(survey.after_checkpoint())
+        if not steps:
+            raise
+        base = survey.checkpoint.step if survey.checkpoint is not None else NOTHING
+        head = survey.head
+        end = head.step if head is not None and head.step.seq == steps[-1][1] else None
+        named = await chain(objects, trust, steps, base, end)
+    _empty(database)
+    return await _fill(database, objects, trust, survey, progress, named)
+
+
+def _empty(database: Database) -> None:
+    """What was applied may be of another history."""
+    with database.unlogged() as connection:
+        for table in REPLICATED:
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("DELETE FROM outbox")
+    database.commit(0)
+
+
+async def _fill(
+    database: Database,
+    objects: Objects,
+    trust: Trust,
+    survey: Survey,
+    progress: Progress,
+    named: Mapping[tuple[int, int], bytes],
+) -> Rebuilt:
     done = Rebuilt()
     steps = list(survey.after_checkpoint())
     parts = survey.checkpoint.parts if survey.checkpoint is not None else ()
@@ -105,7 +104,7 @@ async def rebuild(
     if survey.checkpoint is not None:
         await _apply_checkpoint(database, objects, survey.checkpoint, done, tell)
         ledger.replace_parts(known(part) for part in survey.checkpoint.parts)
-    await apply_commits(database, objects, trust, steps, done, tell)
+    await apply_commits(database, objects, trust, steps, done, named, tell)
     if survey.head is not None and survey.head.step.seq == done.step.seq and survey.head.step != done.step:
         raise RolledBack("the newest head speaks of another history than the commits found")
     if done.step != NOTHING:
@@ -164,33 +163,22 @@ def known(part: ListedPart) -> KnownPart:
     )
 
 
-async def read_commit(objects: Objects, trust: Trust, device: int, seq: int) -> Commit:
-    """A commit object, checked for itself. Raises ObjectMissing or Unavailable."""
-    ident = ident_commit(device, seq)
-
-    def understand(sealed: bytes) -> Commit:
-        header, changeset = parse_commit(objects.keyring.open(Kind.COMMIT, [ident], sealed), trust)
-        if (header.device, header.seq) != (device, seq):
-            raise Corrupt("commit: speaks of another place")
-        return Commit(header=header, step=Step(device=device, seq=seq, hash=step_hash(sealed)), changeset=changeset)
-
-    return await objects.read(Kind.COMMIT, ident, understand)
-
-
 async def apply_commits(
     database: Database,
     objects: Objects,
     trust: Trust,
     steps: Sequence[tuple[int, int]],
     done: Rebuilt,
+    named: Mapping[tuple[int, int], bytes],
     tell: Callable[[], None] = lambda: None,
     note: Callable[[Commit], None] = lambda commit: None,
 ) -> None:
-    """Apply these commits to an index that stands at ``done.step``, each chained to the one before. They are noted in
-    the outbox as shipped, for the next checkpoint. ``note`` writes what is to be committed with each."""
+    """Apply these commits to an index that stands at ``done.step``, each chained to the one before. ``named``
+    are the hashes known beforehand: of those, another commit of a host under the number is passed over. They are noted
+    in the outbox as shipped, for the next checkpoint. ``note`` writes what is to be committed with each."""
     for start in range(0, len(steps), WINDOW):
         window = steps[start : start + WINDOW]
-        for commit in await together(window, lambda step: read_commit(objects, trust, *step)):
+        for commit in await together(window, lambda step: read_commit(objects, trust, *step, named.get(step))):
             _apply_commit(database, commit, done, note)
             tell()
 
@@ -198,7 +186,7 @@ async def apply_commits(
 def _apply_commit(database: Database, commit: Commit, done: Rebuilt, note: Callable[[Commit], None]) -> None:
     header = commit.header
     if header.previous != done.step or header.term < done.term:
-        raise RolledBack(f"commit {header.seq} of device {header.device} does not follow the one before it")
+        raise does_not_follow(header)
     if header.schema != VERSION:
         raise Corrupt(f"commit: schema {header.schema}, this program reads {VERSION}")
     check_rows(database, commit.changeset)
@@ -291,6 +279,8 @@ async def fast_forward(
     caller makes it durable and then starts anew."""
     position, device = stream.load(database), signer.device
     ledger, packs = Ledger(database.connection), Packs(database)
+    steps = [(device, seq) for seq in range(position.next_seq, position.next_seq + ahead)]
+    named = await chain(objects, trust, steps, position.previous, None)  # what is applied is not taken back
     _undo(database, position.next_seq, folder)
     gone = ledger.unshipped_packs()
     for number in gone:  # the hosts' packs may have these numbers and other bytes
@@ -312,8 +302,7 @@ async def fast_forward(
         ledger.set_head(KnownHead(device=device, seq=commit.step.seq, hash=commit.step.hash, seen_s=0))
 
     done = Rebuilt(step=position.previous, term=position.term)
-    steps = [(device, seq) for seq in range(position.next_seq, position.next_seq + ahead)]
-    await apply_commits(database, objects, trust, steps, done, note=note)
+    await apply_commits(database, objects, trust, steps, done, named, note=note)
     database.adopt(device)
     write_facts(database, done.packs.values())
     Extents(database).suspect_unnamed()

@@ -216,3 +216,79 @@ async def test_a_state_that_is_mounted_twice_is_found_out(world: World, tmp_path
     same_content(one, two)
     for device in (one, twin, two):
         device.crash()
+
+
+async def grown(device: Device, names: list[bytes]) -> None:
+    """Each name a commit of its own, shipped; the device is closed then."""
+    async with device.shipping():
+        for name in names:
+            await device.write(name, randbytes(300))
+            await device.sync()
+    device.crash()
+
+
+async def forked(world: World, tmp_path: Path, of_the_copy: int) -> Device:
+    """A state directory and its copy, ``old``, both wrote on; the first host has what the copy did, and what followed
+    in the other history, put above it. Returns the device whose history the other hosts have."""
+    signer = world.identity.signer(1)
+    await grown(Device(world, tmp_path / "1", signer), [b"base"])
+    for name in ("old", "copy"):
+        shutil.copytree(tmp_path / "1", tmp_path / name)
+    before = {host: dict(memory.objects) for host, memory in world.memory.items()}
+    await grown(Device(world, tmp_path / "copy", signer), [b"c%d" % n for n in range(of_the_copy)])
+    first = next(iter(world.memory))
+    of_copy = world.memory[first].objects
+    for host, objects in before.items():
+        world.memory[host].objects = objects
+    await grown(Device(world, tmp_path / "1", signer), [b"f%d" % n for n in range(12)])
+    world.memory[first].objects = world.memory[first].objects | of_copy
+    return Device(world, tmp_path / "1", signer)
+
+
+def turned(world: World, is_turned: bool) -> None:
+    """Which host is asked first."""
+    if is_turned:
+        world.dying = dict(reversed(world.dying.items()))
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+@pytest.mark.parametrize("of_the_copy", [1, 10])  # ten: the first window of commits is applied before it shows
+async def test_another_history_on_one_host_does_not_hide_the_one_of_the_others(
+    world: World, tmp_path: Path, autojump_clock: object, of_the_copy: int, is_turned: bool
+) -> None:
+    """A37: whatever the order of the hosts; the control is that host alone."""
+    one = await forked(world, tmp_path, of_the_copy)
+    turned(world, is_turned)
+    everyone, first = world.dying, next(iter(world.memory))
+    world.dying = {first: everyone[first]}
+    with pytest.raises(RolledBack, match="does not follow the one before it"):
+        await attached(world, tmp_path / "alone")
+    world.dying = everyone
+    two = await attached(world, tmp_path / "2")
+    same_content(one, two)
+    assert not list(faults(two.database.connection))
+    one.crash()
+    two.crash()
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+async def test_an_old_state_is_brought_forward_along_one_history(
+    world: World, tmp_path: Path, autojump_clock: object, is_turned: bool
+) -> None:
+    one = await forked(world, tmp_path, 10)
+    turned(world, is_turned)
+    old = Device(world, tmp_path / "old", one.signer)
+    old.assemble()
+    trust, before = world.identity.trust, old.tables()
+    ahead = await recover.steps_ahead(old.objects, trust, old.stream.position, 1)
+    first = next(iter(world.memory))
+    alone = world.objects()
+    alone.hosts = {first: world.dying[first]}
+    with pytest.raises(RolledBack, match="does not follow the one before it"):
+        await recover.fast_forward(old.database, alone, trust, one.signer, ahead, b"folder")
+    assert old.tables() == before, "the control: nothing of it is taken"
+    await recover.fast_forward(old.database, old.objects, trust, one.signer, ahead, b"folder")
+    same_content(one, old)
+    assert recover.stream.load(old.database).previous == recover.stream.load(one.database).previous
+    one.crash()
+    old.crash()
