@@ -74,14 +74,21 @@ def run(
         raise Usage("rotate asks before the old words end: run it on a terminal, or add --yes")
     parts = share_counts(shares)
     old = key = recovery.key(recovery_key_file)
+    for file in sheet_files(sheet, parts) if sheet is not None and action != "check" else []:
+        if file.exists():
+            raise _is_there(file)
     if action == "rotate":
         key, told = _rotated(paths, old)
+        try:
+            _print(paths, told, key, parts, sheet)
+        except BaseException:
+            _asked(paths, "retire", key, old)  # nobody has seen the new ones
+            raise
+        told = _end_old(paths, old, key, yes=yes)
     else:
         told = _asked(paths, "boots", key)
-    if action != "check":
+    if action == "print":
         _print(paths, told, key, parts, sheet)
-    if action == "rotate":
-        told = _end_old(paths, old, key, yes=yes)
     if json:
         terminal.answer_json(asdict(told))
     elif action == "check":
@@ -140,10 +147,11 @@ def _print(
     from megafs.crypto.shares import split
 
     texts = [" ".join(key.words())] if parts is None else split(key, *parts)
+    files = sheet_files(sheet, parts) if sheet is not None else []
     for number, text in enumerate(texts, 1):
         title = f"share {number} of {len(texts)}, {parts[0]} are needed" if parts is not None else "recovery key"
         if sheet is not None:
-            file = sheet if parts is None else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
+            file = files[number - 1]
             _write(
                 file,
                 "\n".join(sheet_lines(paths.root.name, title, text.split(), told, is_share=parts is not None)) + "\n",
@@ -155,6 +163,13 @@ def _print(
         words = text.split()
         for start in range(0, len(words), WORDS_PER_LINE):
             terminal.answer(" ".join(words[start : start + WORDS_PER_LINE]))
+
+
+def sheet_files(sheet: Path, parts: tuple[int, int] | None) -> list[Path]:
+    """Where the sheets go: one for the words, or one for each share."""
+    if parts is None:
+        return [sheet]
+    return [sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}") for number in range(1, parts[1] + 1)]
 
 
 def sheet_lines(name: str, title: str, words: list[str], told: Boots, *, is_share: bool) -> Iterator[str]:
@@ -186,9 +201,13 @@ def _write(file: Path, text: str) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
-        raise Usage(f"there is a file {file} already") from error
+        raise _is_there(file) from error
     with open(descriptor, "w") as opened:
         opened.write(text)
+
+
+def _is_there(file: Path) -> Usage:
+    return Usage(f"there is a file {file} already: name another one")
 
 
 def lines(told: Boots) -> list[str]:

@@ -135,6 +135,13 @@ def test_a_rotation_that_is_broken_off_leaves_both_and_a_no_leaves_the_old(drive
     with pytest.raises(WrongKey):  # words that open nothing take nothing away
         call("retire", words=both["words"], new_words=both["new_words"])
     assert all(host.generation == 1 for host in call("boots", words=both["words"]).hosts)
+    there = drive.folder / "there"
+    there.write_text("not a sheet")
+    rotate = ("recovery-key", "v", "rotate", "--recovery-key-file", drive.words, "--yes", "--sheet")
+    assert "name another one" in drive.run(*rotate, there, status=2).stderr
+    drive.run(*rotate, drive.folder / "nowhere" / "sheet", status=1)
+    assert there.read_text() == "not a sheet"
+    drive.run("recovery-key", "v", "check", "--recovery-key-file", drive.words)
     drive.unmount()
 
 
