@@ -13,9 +13,10 @@ from megafs.errors import Corrupt, ObjectMissing, RolledBack, Unavailable
 from megafs.index.schema import VERSION
 from megafs.model import HostId, Kind
 from megafs.sync import gallop
+from megafs.sync.chain import read_commit
 from megafs.sync.claims import FIRST_TERM, Claims, Found, winners
 from megafs.sync.objects import Damage, Objects
-from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, parse_commit, step_hash, unframed
+from megafs.sync.statements import NOTHING, CheckpointList, Head, Step, Trust, parse_commit, unframed
 
 FIRST_DEVICE = 1
 HEADLESS = 16  # commits that may follow the newest head: frozen together while their hosts were away
@@ -233,7 +234,7 @@ async def check_expected(objects: Objects, trust: Trust, found: Survey, expected
             f"the phrase is of commit {expected.seq} of device {expected.device}, and the hosts that answer show "
             f"nothing after commit {last}: they serve an old state, or the newest is on a host that was not named"
         )
-    step = await _step(objects, trust, expected.device, expected.seq)
+    step = await step_of(objects, trust, expected.device, expected.seq)
     if step is not None and Phrase.of(trust.vault, step.device, step.seq, step.hash) != expected:
         raise RolledBack(
             f"the phrase and the hosts disagree on commit {expected.seq} of device {expected.device}, which has the "
@@ -241,14 +242,13 @@ async def check_expected(objects: Objects, trust: Trust, found: Survey, expected
         )
 
 
-async def _step(objects: Objects, trust: Trust, device: int, seq: int) -> Step | None:
-    """A commit by its head, or as it lies there; None once both are collected."""
+async def step_of(objects: Objects, trust: Trust, device: int, seq: int) -> Step | None:
+    """A commit by its head, or by itself; None once both are collected. Raises Unavailable."""
     try:
         return (await read_head(objects, trust, device, seq)).step
     except ObjectMissing:
         pass
     try:
-        sealed = await objects.read(Kind.COMMIT, ident_commit(device, seq), bytes)
+        return (await read_commit(objects, trust, device, seq)).step
     except ObjectMissing:
         return None
-    return Step(device=device, seq=seq, hash=step_hash(sealed))

@@ -26,7 +26,8 @@ def sentence(alarm: Alarm, labels: Mapping[HostId, str]) -> str:
                 f"two histories: {where} {shown} of device {alarm.device}, this device knows {known}. A copy of a "
                 "state directory was mounted somewhere, or the host keeps two worlds apart. Find out which one is "
                 "right (megafs status NAME --phrase on each device) and save what only the other has; then bring the "
-                "wrong device back with megafs attach --repair"
+                "wrong device back with megafs attach --repair, and let another host take the place of one that has "
+                "the wrong history (megafs hosts NAME drain LABEL)"
             )
         case AlarmKind.STALE if alarm.host:
             return (

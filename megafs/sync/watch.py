@@ -20,7 +20,7 @@ from megafs.model import Alarm, AlarmKind, HostId, Kind
 from megafs.sync import gallop
 from megafs.sync.objects import Objects
 from megafs.sync.statements import Head, Step, Trust
-from megafs.sync.survey import has_head, read_head, understood_head
+from megafs.sync.survey import has_head, read_head, step_of, understood_head
 from megafs.sync.told import sentence
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Watch:
                     behind = await self._behind(each.witness)
                     lost += [host] if behind else []
                 elif each.head is None and self._is_kept(each.witness) and not self._is_on_its_way(each.witness):
-                    lost.append(host)
+                    lost += [] if await self._has_another(each.witness) else [host]
                 elif each.head is not None and each.head.step.hash != each.witness.hash:
                     self._tell(AlarmKind.FORK, each.witness, each.head.step)
                 elif each.head is not None:
@@ -133,8 +133,9 @@ class Watch:
         return gallop.needed(witness.seq, first)
 
     async def _behind(self, witness: Witness) -> bool:
-        """Whether the newest commit that the host shows is older; then an alarm names both. A host that does not answer
-        this is asked again another time."""
+        """Whether the newest commit that the host shows is older; then an alarm names both. If it is of another history
+        it is not behind, and what it lacks is not copied there (sync.mirror). A host that does not answer this is asked
+        again another time."""
         try:
             newest = await self._newest_on(witness.host, witness.device)
         except (HostError, Unavailable):
@@ -142,8 +143,41 @@ class Watch:
         if newest.seq >= witness.seq:
             self._alarms.note(replace(witness, seq=newest.seq, hash=newest.hash, silent_since_s=0))
             return False
+        if await self._is_fork(witness, newest):
+            return False
         self._tell(AlarmKind.BEHIND, witness, newest)
         return True
+
+    async def _has_another(self, witness: Witness) -> bool:
+        """Whether a host lacks what it never confirmed because it has another history."""
+        try:
+            newest = await self._newest_on(witness.host, witness.device)
+        except (HostError, Unavailable):
+            return False
+        return newest.seq < witness.seq and await self._is_fork(witness, newest)
+
+    async def _is_fork(self, witness: Witness, shown: Step) -> bool:
+        """Whether another host has another commit in place of this older one; then an alarm names both. While no other
+        that has the newest answers, it is taken for ours: a host that was put back is blamed for that alone."""
+        known = await self._known(witness, shown.seq) if shown.seq else None
+        if known is None or known.hash == shown.hash:
+            return False
+        self._tell(AlarmKind.FORK, replace(witness, seq=known.seq, hash=known.hash), shown)
+        return True
+
+    async def _known(self, witness: Witness, seq: int) -> Step | None:
+        """The commit with this older number, as another host has it that shows the newest one known."""
+        for host, stack in list(self._objects.hosts.items()):
+            alone = Objects(self._objects.keyring, {host: stack})
+            try:
+                head = await read_head(alone, self._trust, witness.device, witness.seq)
+                is_ours = host != witness.host and head.step.hash == witness.hash
+                found = await step_of(alone, self._trust, witness.device, seq) if is_ours else None
+            except (HostError, Unavailable):
+                continue
+            if found is not None:
+                return found
+        return None
 
     async def _newest_on(self, host: HostId, device: int) -> Step:
         """The newest head of a device that one host shows. Raises HostError or Unavailable."""
