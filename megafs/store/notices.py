@@ -25,12 +25,14 @@ class Notices:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._causes: dict[Hashable, Cause] = {}
+        self._owing = trio.Event()  # something is still to be told
 
     def tell(self, cause: Hashable, log: Callable[[str], None], sentence: str) -> None:
         """Log the sentence, unless this cause was told within the last minute; then the next line says how often."""
         known, now_s = self._causes.get(cause), self._clock()
         if known is not None and now_s < known.told_s + TELL_EVERY_S:
             known.silent, known.log, known.sentence = known.silent + 1, log, sentence
+            self._owing.set()
             return
         if len(self._causes) >= CAUSES_MOST:
             self._tell_all()
@@ -39,10 +41,14 @@ class Notices:
         log(sentence + _more(known.silent if known else 0))
 
     async def run(self) -> None:
-        """Until cancelled: the last ones of a burst are told as well, though none follows them."""
+        """Until cancelled: the last ones of a burst are told as well, though none follows them. Wakes for nothing
+        else."""
         while True:
+            await self._owing.wait()
             await trio.sleep(TELL_EVERY_S)
             self._tell_all()
+            if not any(cause.silent for cause in self._causes.values()):
+                self._owing = trio.Event()
 
     def _tell_all(self) -> None:
         """The last sentence of each cause that was silent, if it is time."""

@@ -194,7 +194,8 @@ def test_wrong_objects_on_hosts(drive):
     rotten[5000] ^= 1
     second.write_bytes(rotten)
     before = state_of(drive)
-    assert [rule for _, rule, _ in check(drive, status=DAMAGED)] == ["copy"], "its length tells without reading it"
+    # The length tells without reading; the other one only if by chance the right part of it is looked at.
+    assert {rule for _, rule, _ in check(drive, status=DAMAGED)} == {"copy"}
     assert [rule for _, rule, _ in check(drive, "--full", status=DAMAGED)] == ["copy", "copy"]
     assert state_of(drive) == before
     assert [done for *_, done in check(drive, "--full", "--repair", status=DAMAGED)] == [False, False], "not there yet"
