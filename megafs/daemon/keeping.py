@@ -166,7 +166,7 @@ class Keeping:
 
     def _somebody_waits(self) -> None:
         for stack in self._local.stacks.values():
-            stack.measured.ask_again()
+            stack.measured.ask_now()
         self.repairer.wake()
 
     def _may_tend(self) -> bool:

@@ -212,10 +212,6 @@ class Measured(Wrapped):
         elif self._says_when_full:
             self._refused_bytes, self._says_when_full = 0, False
 
-    def ask_again(self) -> None:
-        """Somebody waits for it: the next request may find out at once whether it is back."""
-        self._closed_until = 0.0
-
     def _admit(self) -> bool:
         """Whether this request is the probe; raises HostUnreachable while the circuit is broken."""
         if self.healthy:

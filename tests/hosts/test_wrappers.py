@@ -220,7 +220,7 @@ async def test_who_waits_has_it_asked_at_once(autojump_clock) -> None:
     dying.revive()
     with pytest.raises(HostUnreachable, match="not asked"):
         await host.put(NAME, b"x")
-    host.ask_again()
+    host.ask_now()
     await host.put(NAME, b"x")
     assert host.healthy
 
