@@ -25,6 +25,7 @@ from megafs.index.mend import Mender
 from megafs.index.packs import SHIPPED, Packs
 from megafs.model import WHOLE, ChunkId, ChunkPlace, Finding, HostId, Pack, PackNumber, shard_parts
 from megafs.packs import shards
+from megafs.placement import Part, can_be_read
 from megafs.store.disk import ABSENT, Disk
 from megafs.store.reader import Reader
 from megafs.sync.objects import Objects
@@ -74,7 +75,7 @@ class Checker:
         self._chance = secrets.SystemRandom()  # what is looked at next is no host's to foresee
         self._examiner = Examiner(objects, packs, self._chance)
         self._missing: set[PackNumber] = set()  # that should be here, and of which no host has anything
-        self._left: dict[PackNumber, dict[int, set[HostId]]] = {}  # of packs with bad copies: who has which shard
+        self._left: dict[PackNumber, set[Part]] = {}  # of packs with bad copies: the others
         self._inodes: set[int] = set()  # of harmed files, and the chunks that harm them
         self._chunks: set[ChunkId] = set()
         self.findings: list[Finding] = []
@@ -290,20 +291,13 @@ class Checker:
         """What brings the pack back, without this copy."""
         number = bad.pack.number
         if number not in self._left:
-            self._left[number] = {}
-            for host, shard, _ in self._packs.copies(number):
-                self._left[number].setdefault(shard, set()).add(host)
-        self._left[number][bad.shard].discard(bad.host)
+            self._left[number] = {Part(host, shard) for host, shard, _ in self._packs.copies(number)}
+        self._left[number].discard(Part(bad.host, bad.shard))
 
     async def _count_what_is_left(self) -> None:
         """Packs that neither a host nor the cache has whole any more. (Hosts that do not answer may have it.)"""
         for number, left in self._left.items():
-            shards_left: dict[int, int] = {}
-            for shard, hosts in left.items():
-                if hosts and shard != WHOLE:
-                    k, _ = shard_parts(shard)
-                    shards_left[k] = shards_left.get(k, 0) + 1
-            if left.get(WHOLE) or any(count >= k for k, count in shards_left.items()):
+            if can_be_read(left):
                 continue
             places = self._packs.places(number)
             lost = [place.chunk for place in places if not await trio.to_thread.run_sync(self._is_right, place)]
