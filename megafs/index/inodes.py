@@ -52,15 +52,11 @@ class Inodes:
 
     def update(self, new: Attributes) -> None:
         """The attributes but ``size`` and ``stored``, which follow the content."""
-        known = self.get(new.ino)
-        if known is not None:
-            self._rows.put(Attributes._make(new[:6] + known[6:8] + new[8:]))
+        self._rows.change(new.ino, lambda known: Attributes._make(new[:6] + known[6:8] + new[8:]))
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""
-        row = self.get(ino)
-        if row is not None:
-            self._rows.put(row._replace(size=size))
+        self._rows.change(ino, lambda row: row._replace(size=size))
 
     def touch(self, ino: Ino, now_ns: int) -> None:
         """mtime and ctime of a directory that changed; the clock is coarse, so most often they say so already."""
@@ -70,26 +66,18 @@ class Inodes:
 
     def touch_and_link(self, ino: Ino, now_ns: int, links: int) -> None:
         """The same, with ``links`` more subdirectories (each has a '..')."""
-        row = self.get(ino)
-        if row is not None:
-            self._rows.put(row._replace(mtime_ns=now_ns, ctime_ns=now_ns, nlink=row.nlink + links))
+        self._rows.change(ino, lambda row: row._replace(mtime_ns=now_ns, ctime_ns=now_ns, nlink=row.nlink + links))
 
     def set_atime(self, ino: Ino, now_ns: int) -> None:
-        row = self.get(ino)
-        if row is not None:
-            self._rows.put(row._replace(atime_ns=now_ns))
+        self._rows.change(ino, lambda row: row._replace(atime_ns=now_ns))
 
     def grow(self, ino: Ino, size: int, stored: int) -> None:
         """After content was indexed: the size is at least ``size``; ``stored`` bytes were added (or taken, if
         negative)."""
-        row = self.get(ino)
-        if row is not None:
-            self._rows.put(row._replace(size=max(row.size, size), stored=row.stored + stored))
+        self._rows.change(ino, lambda row: row._replace(size=max(row.size, size), stored=row.stored + stored))
 
     def set_links(self, ino: Ino, nlink: int, now_ns: int) -> None:
-        row = self.get(ino)
-        if row is not None:
-            self._rows.put(row._replace(nlink=nlink, ctime_ns=now_ns))
+        self._rows.change(ino, lambda row: row._replace(nlink=nlink, ctime_ns=now_ns))
 
     def delete(self, ino: Ino) -> None:
         """The row and its xattrs; extents are the caller's."""

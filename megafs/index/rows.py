@@ -8,6 +8,8 @@ costs more than all the rest of its request, and the last one is enough: so chan
 table calls that first.
 """
 
+from collections.abc import Callable
+
 import apsw
 
 from megafs.model import Attributes, Ino
@@ -50,6 +52,12 @@ class Rows:
         self._known[ino] = self.late[ino] = row
         if len(self.late) >= LATE:
             self.write()
+
+    def change(self, ino: Ino, how: Callable[[Attributes], Attributes]) -> None:
+        """The same of an inode by its number; nothing happens if it is gone."""
+        row = self.get(ino)
+        if row is not None:
+            self.put(how(row))
 
     def remove(self, ino: Ino) -> None:
         """It is gone from the table."""
