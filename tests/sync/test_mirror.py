@@ -5,9 +5,22 @@ from random import randbytes
 
 from megafs.model import HostId, Policy
 from megafs.sync.mirror import Mirror
+from megafs.sync.repair import Repairer
 from tests.sync.rig import Device, World, attached, checkpointer
 from tests.sync.test_recover import same_content
 from tests.sync.test_repair import repairer
+
+
+def mirror_of(device: Device, repairing: Repairer) -> Mirror:
+    return Mirror(
+        objects=device.objects,
+        ledger=device.ledger,
+        packs=device.packs,
+        stream=device.stream,
+        claims=device.claims,
+        repairer=repairing,
+        watch=device.watch(),
+    )
 
 
 async def test_a_wiped_host_alone_is_enough_in_the_end(tmp_path: Path, autojump_clock: object) -> None:
@@ -30,15 +43,7 @@ async def test_a_wiped_host_alone_is_enough_in_the_end(tmp_path: Path, autojump_
         await two.write(b"of another device", randbytes(3000))
         await two.sync()
         repair = repairer(two)
-        mirror = Mirror(
-            objects=two.objects,
-            ledger=two.ledger,
-            packs=two.packs,
-            stream=two.stream,
-            claims=two.claims,
-            repairer=repair,
-            watch=two.watch(),
-        )
+        mirror = mirror_of(two, repair)
         assert await mirror.watch.look() == []
         wiped = HostId(bytes([2]) * 16)
         whole = set(world.memory[wiped].objects)

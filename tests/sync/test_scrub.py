@@ -14,10 +14,10 @@ from megafs.errors import HostUnreachable
 from megafs.hosts.wrappers import Wrapped
 from megafs.model import WHOLE, HostId, Kind, PackId, Policy, shard_of
 from megafs.sync.anchors import Anchors
-from megafs.sync.mirror import Mirror
 from megafs.sync.possession import Copy, Examiner, Look
 from megafs.sync.scrub import A_DAY, DAY_S, Scrubber
 from tests.sync.rig import Device, World, attached
+from tests.sync.test_mirror import mirror_of
 from tests.sync.test_repair import repairer
 
 HOST = HostId(bytes([1]) * 16)
@@ -35,15 +35,6 @@ class Trusting(Examiner):
 
 def scrubber(device: Device, hosts, seed: int = 0, *, kind=Examiner, **more) -> Scrubber:
     repair = repairer(device)
-    mirror = Mirror(
-        objects=device.objects,
-        ledger=device.ledger,
-        packs=device.packs,
-        stream=device.stream,
-        claims=device.claims,
-        repairer=repair,
-        watch=device.watch(),
-    )
     found = Scrubber(
         examiner=kind(device.objects, device.packs, random.Random(seed)),
         care=device.care,
@@ -51,7 +42,7 @@ def scrubber(device: Device, hosts, seed: int = 0, *, kind=Examiner, **more) -> 
         packs=device.packs,
         stream=device.stream,
         claims=device.claims,
-        mirror=mirror,
+        mirror=mirror_of(device, repair),
         anchors=Anchors(device.objects, device.claims, device.vault),
         repairer=repair,
         hosts=lambda: hosts,

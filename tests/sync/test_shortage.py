@@ -10,9 +10,9 @@ import trio
 from megafs.config import Settings
 from megafs.errors import Incomplete
 from megafs.model import Policy
-from megafs.sync.mirror import Mirror
 from tests.sync.rig import Device, World, attached, checkpointer
 from tests.sync.test_collect import collector
+from tests.sync.test_mirror import mirror_of
 from tests.sync.test_recover import same_content
 from tests.sync.test_repair import repairer
 
@@ -137,15 +137,7 @@ async def test_a_host_that_missed_the_end_of_a_lost_machine_gets_it_from_the_nex
     async with two.shipping() as shipper:
         await two.write(b"after", randbytes(50_000))
         repairing = repairer(two)
-        mirror = Mirror(
-            objects=two.objects,
-            ledger=two.ledger,
-            packs=two.packs,
-            stream=two.stream,
-            claims=two.claims,
-            repairer=repairing,
-            watch=two.watch(),
-        )
+        mirror = mirror_of(two, repairing)
         with pytest.raises(Incomplete):
             await two.sync()
         assert await mirror.watch.look() == []
