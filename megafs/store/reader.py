@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 OPENING_THREADS = 2
 INLINE_BYTES = 24 * 1024  # up to here opening costs less than the hop to a thread (about 40 µs)
+BESIDE_BYTES = 128 * KIB  # sealed, opened in one go on the loop: less than a millisecond
 RUN_BYTES = MIB + 64 * KIB  # of one request: four chunks
 NEIGHBOUR_BYTES = MIB  # fetched together at most, until it is known how fast hosts are
 GAP_BYTES = 64 * KIB  # between two chunks: fetched with them, for it takes less time than a request of its own
@@ -78,7 +79,8 @@ class Reader:
         self._opening: dict[ChunkId, trio.Event] = {}
         self._limiter = trio.CapacityLimiter(OPENING_THREADS)
         self._codecs = threading.local()  # zstandard's objects are not thread-safe
-        self._neighbours = Neighbours(packs.places)
+        self._neighbours = Neighbours(packs.places)  # of what is fetched
+        self._beside = Neighbours(packs.places)  # of what is here
         self._known: dict[PackNumber, Pack] = {}
         self.fetched = self.healed = 0
         self.on_fetched: Callable[[], None] = lambda: None  # the cache grew
@@ -236,17 +238,32 @@ class Reader:
         return chunk not in self._opening
 
     def now(self, place: ChunkPlace) -> bytes | None:
-        """A small chunk that needs neither a thread nor the disk; else None."""
+        """A small chunk that needs neither a thread nor the disk; else None. Where small files are read one after the
+        other, those behind it are opened with it: several in one go cost a third of what each costs alone, between two
+        requests, when nothing of what opening needs is in the processor's caches any more."""
         if place.sealed_bytes > INLINE_BYTES or place.chunk in self._opening:
             return None
-        sealed = self._disk.read_now(place.pack, place.offset, place.sealed_bytes)
+        group = self._beside.of(place, BESIDE_BYTES)
+        last = group[-1]
+        sealed = self._disk.read_now(place.pack, place.offset, last.offset + last.sealed_bytes - place.offset)
         if sealed is None:
-            return None
-        try:
-            plain = self._plain(self.pack(place.pack).epoch, place, sealed)
-        except (Unauthentic, Corrupt):
-            return None  # absent or damaged: the long way finds out which
-        self.cache.put(place.chunk, plain)
+            if len(group) == 1:
+                return None
+            group = [place]
+            sealed = self._disk.read_now(place.pack, place.offset, place.sealed_bytes)
+            if sealed is None:
+                return None
+        epoch, held = self.pack(place.pack).epoch, memoryview(sealed)
+        plain = None
+        for each in group:
+            start = each.offset - place.offset
+            try:
+                opened = self._plain(epoch, each, held[start : start + each.sealed_bytes])
+            except (Unauthentic, Corrupt):
+                continue  # absent or damaged: the long way finds out which
+            self.cache.put(each.chunk, opened)
+            if each is place:
+                plain = opened
         self._touch(place.pack)
         return plain
 
