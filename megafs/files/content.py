@@ -265,8 +265,14 @@ class Content:
         stop = min(start + size, self._pending.size(ino, indexed))
         if start >= stop:
             return b""
+        self._note_read(ino, start, stop)
         while True:
             rows = self._extents.covering(ino, start, stop)
+            if len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1] and ino not in self._pending.nodes:
+                low, _, chunk, skip = rows[0]
+                plain = self._look(chunk)
+                if isinstance(plain, bytes):  # most are: a small file, or a chunk that was read ahead
+                    return _part(plain, skip + start - low, stop - start)
             try:
                 return await self._found(ino, start, stop, rows)
             except (Corrupt, Unavailable):
@@ -275,7 +281,6 @@ class Content:
                     raise
 
     async def _found(self, ino: Ino, start: int, stop: int, rows: list[Row]) -> bytes | memoryview:
-        self._note_read(ino, start, stop)
         if ino in self._pending.nodes:
             return await self._overlaid(ino, start, stop, rows)
         plains = await self._plains([row[2] for row in rows])
@@ -314,23 +319,27 @@ class Content:
 
     async def _plains(self, chunks: Sequence[ChunkId]) -> dict[ChunkId, bytes]:
         """The plaintext of each: from RAM, a few small ones from the page cache, the others in one trip to a thread."""
-        reader = self.reader
         plains: dict[ChunkId, bytes] = {}
         places: list[ChunkPlace] = []
         for chunk in dict.fromkeys(chunks):
-            plain = reader.cache.get(chunk)
-            if plain is None:
-                place = self._extents.place(chunk)
-                if place is None:
-                    raise Corrupt("an extent names a chunk that the index does not have")
-                plain = reader.now(place) if len(plains) < INLINE_CHUNKS else None
-                if plain is None:
-                    places.append(place)
-                    continue
-            plains[chunk] = plain
+            found = self._look(chunk, may_open=len(plains) < INLINE_CHUNKS)
+            if isinstance(found, bytes):
+                plains[chunk] = found
+            else:
+                places.append(found)
         if places:
-            plains.update(await reader.chunks(places))
+            plains.update(await self.reader.chunks(places))
         return plains
+
+    def _look(self, chunk: ChunkId, *, may_open: bool = True) -> bytes | ChunkPlace:
+        """The plaintext of a chunk if that needs no wait, else where it lies. Raises Corrupt."""
+        plain = self.reader.cache.get(chunk)
+        if plain is not None:
+            return plain
+        place = self._extents.place(chunk)
+        if place is None:
+            raise Corrupt("an extent names a chunk that the index does not have")
+        return (self.reader.now(place) if may_open else None) or place
 
     def _note_read(self, ino: Ino, start: int, stop: int) -> None:
         """Of a file that is read from front to back, open the next chunks meanwhile."""

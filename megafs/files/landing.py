@@ -64,7 +64,11 @@ class Landing:
 
     def _land(self, group: Group, place: ChunkPlace | None) -> None:
         landed = self._pending.land(group)
-        if landed and place is not None:
+        if not landed:
+            return
+        known = self._inodes.get(group[0].ino)
+        fresh = known is not None and not known.stored  # nothing of it was stored before, so nothing is covered
+        if place is not None:
             self._extents.add_chunk(place)
         stop = added = 0
         for part, spans in landed:
@@ -73,9 +77,9 @@ class Landing:
                     added -= self._extents.clear(part.ino, span.start, span.stop)
                 else:
                     skip = part.base + span.skip - part.skip
-                    added += self._extents.write(part.ino, [(span.start, span.stop, place.chunk, skip)])
+                    rows = [(span.start, span.stop, place.chunk, skip)]
+                    added += self._extents.write(part.ino, rows, fresh=fresh)
                     if span.stop - span.start < SMALL_BYTES:
                         self._settler.note(part.ino, span.start)
             stop = max(stop, spans[-1].stop)
-        if landed:
-            self._inodes.grow(group[0].ino, stop, added)
+        self._inodes.grow(group[0].ino, stop, added)

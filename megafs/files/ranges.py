@@ -7,10 +7,9 @@ inode. Ranges are half-open and in bytes. Called for each FUSE read and write: l
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from megafs.model import Bytes
 
@@ -24,10 +23,9 @@ KEPT_BYTES = 4 << 20  # a longer write is copied, so that a part of it that is l
 RUN_OVERHEAD_BYTES = 256  # a run's span, bytearray header and list entry, measured with tracemalloc and rounded up
 
 
-@dataclass(frozen=True, slots=True)
-class Span(Generic[T_co]):
+class Span(NamedTuple, Generic[T_co]):
     """The bytes ``start <= i < stop`` of a file; byte ``start`` stands at ``skip`` in ``source``, which is opaque here
-    (a chunk id, a token of a run in flight, a buffer; None: a hole). Positional, because a read makes a dozen."""
+    (a chunk id, a token of a run in flight, a buffer; None: a hole). A tuple, because a read makes a dozen."""
 
     start: int
     stop: int
@@ -216,6 +214,10 @@ class Runs:
 
     def _add(self, start: int, stop: int, data: Bytes) -> None:
         """A write inside one window: into the run that it continues or begins in, else as a run of its own."""
+        if not self.spans:
+            self.spans.append(Span(start, stop, bytearray(data), 0))
+            self.bytes += stop - start
+            return
         at = bisect_left(self.spans, start, key=STOP)
         if start % self.size == 0 and at < len(self.spans) and self.spans[at].stop == start:
             at += 1  # it ends where this window begins: full, or of the window before

@@ -30,6 +30,7 @@ class Failing(Protocol):
 P = ParamSpec("P")
 R = TypeVar("R")
 Self = TypeVar("Self", bound=Failing)
+OPEN = State.OPEN  # a global is found faster than a member
 
 
 def answers(
@@ -43,16 +44,35 @@ def answers(
         gate = self.gate
         gate.passed += 1
         try:
-            if gate.state is not State.OPEN and not await gate.admit(name, args):
+            if gate.state is not OPEN and not await gate.admit(name, args):
                 return nothing()  # type: ignore[return-value]  # of statfs; fsync's is not looked at
             return await handler(self, *args, **kwargs)
         except FUSEError:
             raise
-        except Refused as error:
-            raise FUSEError(error.code) from None
         except Exception as error:
-            if gate.is_shut:  # it had begun before; what it needs is gone
-                gate.refuse()
+            raise FUSEError(_code(self, name, error)) from error
+
+    functools.update_wrapper(answering, handler)
+    return answering
+
+
+def answers_at_once(
+    handler: Callable[Concatenate[Self, P], R],
+) -> Callable[Concatenate[Self, P], Coroutine[Any, Any, R]]:
+    """The same for a handler that never waits: one coroutine for each request less."""
+
+    name = handler.__name__
+
+    async def answering(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        gate = self.gate
+        gate.passed += 1
+        try:
+            if gate.state is not OPEN and not await gate.admit(name, args):
+                return nothing()  # type: ignore[return-value]  # of statfs
+            return handler(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except Exception as error:
             raise FUSEError(_code(self, name, error)) from error
 
     functools.update_wrapper(answering, handler)
@@ -60,7 +80,11 @@ def answers(
 
 
 def _code(operations: Failing, request: str, error: Exception) -> int:
-    """The errno of an error that is not the caller's own, which is counted and logged where its owner wants it."""
+    """The errno of an error; one that is not the caller's own is counted and logged where its owner wants it."""
+    if isinstance(error, Refused):
+        return error.code
+    if operations.gate.is_shut:  # it had begun before; what it needs is gone
+        operations.gate.refuse()
     if isinstance(error, ReadOnly | NoSpace | Locked):  # status says why; the log has it once, where it began
         return error.code
     if isinstance(error, MegaFSError):

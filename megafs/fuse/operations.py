@@ -21,19 +21,20 @@ from megafs.files.commit import Committer
 from megafs.files.content import Content
 from megafs.files.namespace import DOTS, Change, Namespace
 from megafs.files.xattrs import Xattrs
-from megafs.fuse.answers import answers
+from megafs.fuse.answers import answers, answers_at_once
 from megafs.fuse.gate import Gate
 from megafs.fuse.handles import WRITING, Handle
 from megafs.fuse.replies import Replies
 from megafs.model import Ino
 
 log = logging.getLogger(__name__)
+LEAST_NS, MOST_NS = -(1 << 63), (1 << 63) - 1
 ONLY_READING = {"lookup", "getattr", "readlink", "readdir", "read", "statfs", "getxattr", "listxattr"}
 
 
 def kept_time(time_ns: int) -> int:
     """The nearest time that the index can hold: 1677 to 2262. Linux file systems clamp to their range as well."""
-    return max(-(1 << 63), min(time_ns, (1 << 63) - 1))
+    return time_ns if LEAST_NS <= time_ns <= MOST_NS else max(LEAST_NS, min(time_ns, MOST_NS))
 
 
 class Operations(pyfuse3.Operations):
@@ -125,8 +126,8 @@ class Operations(pyfuse3.Operations):
 
     # -- names
 
-    @answers
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answers_at_once
+    def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         row = self._names.lookup(Ino(parent_inode), name)
         return self._replies.absent() if row is None else self._replies.entry(row)
 
@@ -146,8 +147,8 @@ class Operations(pyfuse3.Operations):
                 else:
                     self._names.purge(Ino(ino))
 
-    @answers
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    @answers_at_once
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         return self._replies.entry(self._names.get(Ino(inode)))
 
     @answers
@@ -158,35 +159,35 @@ class Operations(pyfuse3.Operations):
             await self._destructive()
         else:
             self._writable()
-        change = Change(
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime_ns=kept_time(attr.st_atime_ns) if fields.update_atime else None,
-            mtime_ns=kept_time(attr.st_mtime_ns) if fields.update_mtime else None,
-            ctime_ns=kept_time(attr.st_ctime_ns) if fields.update_ctime else None,
+        change = Change(  # in its order: by name it takes three times as long
+            attr.st_mode if fields.update_mode else None,
+            attr.st_uid if fields.update_uid else None,
+            attr.st_gid if fields.update_gid else None,
+            attr.st_size if fields.update_size else None,
+            kept_time(attr.st_atime_ns) if fields.update_atime else None,
+            kept_time(attr.st_mtime_ns) if fields.update_mtime else None,
+            kept_time(attr.st_ctime_ns) if fields.update_ctime else None,
         )
         row = self._names.change(Ino(inode), change, by=ctx.uid, may_set_gid=lambda gid: may_set_gid(ctx, gid))
         self._commits.note_change()
         return self._replies.entry(row)
 
-    @answers
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+    @answers_at_once
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         if not self.read_only:
             self._names.relatime(Ino(inode))
         return self._names.target(Ino(inode))
 
-    @answers
-    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+    @answers_at_once
+    def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         return self._create(parent_inode, name, mode, ctx, rdev=rdev)
 
-    @answers
-    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+    @answers_at_once
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         return self._create(parent_inode, name, mode, ctx)
 
-    @answers
-    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answers_at_once
+    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         return self._create(parent_inode, name, 0o120777, ctx, target=target)
 
     def _create(
@@ -197,8 +198,8 @@ class Operations(pyfuse3.Operations):
         self._commits.note_change()
         return self._replies.entry(row)
 
-    @answers
-    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+    @answers_at_once
+    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
         self._writable()
         row = self._names.link(Ino(inode), Ino(new_parent_inode), new_name)
         self._commits.note_change()
@@ -232,12 +233,12 @@ class Operations(pyfuse3.Operations):
 
     # -- directories: the handle is the inode number; cookies are rows, so there is nothing to keep
 
-    @answers
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+    @answers_at_once
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
         return inode
 
-    @answers
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    @answers_at_once
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id == 0 and not self.read_only:
             self._names.relatime(Ino(fh))
         reply = pyfuse3.readdir_reply
@@ -292,8 +293,8 @@ class Operations(pyfuse3.Operations):
                 await trio.to_thread.run_sync(partial(pyfuse3.invalidate_inode, row.ino, attr_only=True))
         return self._opened(Ino(inode), flags, direct=direct)
 
-    @answers
-    async def create(
+    @answers_at_once
+    def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         direct = self._content.is_nearly_full() and bool(flags & WRITING)
@@ -352,8 +353,8 @@ class Operations(pyfuse3.Operations):
         await self.durable()
         self._report_late(handle)
 
-    @answers
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+    @answers_at_once
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
         total, free = self._space()
         found = StatvfsData()
         found.f_bsize = found.f_frsize = 4096
@@ -369,21 +370,26 @@ class Operations(pyfuse3.Operations):
     @answers
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         found = self.virtual.get(name)
-        return self._xattrs.get(Ino(inode), name) if found is None else await found(Ino(inode))
+        if found is not None:
+            return await found(Ino(inode))
+        value = self._xattrs.get(Ino(inode), name)
+        if value is None:
+            raise FUSEError(errno.ENODATA)
+        return value
 
-    @answers
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+    @answers_at_once
+    def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         return self._xattrs.names(Ino(inode), trusted=ctx.uid == 0)
 
-    @answers
-    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+    @answers_at_once
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         self._writable()
         keep = name != acl.ACCESS or may_set_gid(ctx, self._names.row(Ino(inode)).gid)
         self._names.set_xattr(Ino(inode), name, value, keep_set_gid=keep)
         self._commits.note_change()
 
-    @answers
-    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+    @answers_at_once
+    def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         self._writable()
         self._names.remove_xattr(Ino(inode), name)
         self._commits.note_change()

@@ -21,7 +21,7 @@ from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
 from megafs.index.hints import set_aside
 from megafs.index.rows import Rows
-from megafs.index.schema import REPLICATED, VERSION, missing_local, statements
+from megafs.index.schema import REPLICATED, VERSION, missing, statements
 from megafs.model import COUNTER_BITS
 from megafs.wiping import own, wipe
 
@@ -87,7 +87,7 @@ class Database:
         version = self.connection.pragma("user_version")
         if version != VERSION:
             raise Corrupt(f"the index has schema {version}, this program reads {VERSION}")
-        self._add_local_tables()
+        self._add_missing()
         self.rows = Rows(self.connection)
         self.device = 0  # number of this device; 0 until adopt()
         self._counter = self._counter_written = 0
@@ -104,10 +104,10 @@ class Database:
         self._session: apsw.Session
         self._begin()
 
-    def _add_local_tables(self) -> None:
-        """Tables of this device that a newer program brought: an older one goes by them, so they need no number."""
-        there = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        wanted = missing_local(there)
+    def _add_missing(self) -> None:
+        """Tables of this device and indices that a newer program brought: an older one goes by them, so they need no
+        number."""
+        wanted = missing({name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema")})
         if wanted:
             with self.connection:
                 for statement in wanted:

@@ -52,7 +52,9 @@ class Inodes:
 
     def update(self, new: Attributes) -> None:
         """The attributes but ``size`` and ``stored``, which follow the content."""
-        self._rows.change(new.ino, lambda known: Attributes._make(new[:6] + known[6:8] + new[8:]))
+        known = self._rows.get(new.ino)
+        if known is not None:
+            self._rows.put(Attributes._make(new[:6] + known[6:8] + new[8:]))
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""

@@ -133,10 +133,9 @@ class Ledger:
 
     def since(self, n: int) -> tuple[int, int]:
         """(commit objects, bytes of changesets) of outbox rows after ``n``; all that is in no object counts as one."""
-        row = self._execute(
-            "SELECT count(DISTINCT seq), coalesce(sum(length(changeset)), 0) FROM outbox WHERE n > ?", (n,)
-        ).get
-        return int(row[0]), int(row[1])
+        objects = self._execute("SELECT count(DISTINCT seq) FROM outbox INDEXED BY outbox_seq WHERE n > ?", (n,)).get
+        size = self._execute("SELECT coalesce(sum(length(changeset)), 0) FROM outbox WHERE n > ?", (n,)).get
+        return int(objects), int(size)
 
     def packs_without_copy(self) -> list[int]:
         """Packs of which no copy row tells where they are."""

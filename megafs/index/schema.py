@@ -117,12 +117,13 @@ COLUMNS = {
     table: dict(re.findall(r"^\s+(\w+) (INTEGER|BLOB|TEXT|REAL)\b", text, re.M)) for table, text in REPLICATED.items()
 }
 
-INDICES = (
-    "CREATE INDEX dirent_page ON dirent (parent, id)",
-    "CREATE INDEX extent_chunk ON extent (chunk)",
-    "CREATE INDEX chunk_pack ON chunk (pack)",
-    "CREATE INDEX outbox_waiting ON outbox (n) WHERE seq = 0",
-)
+INDICES = {
+    "dirent_page": "dirent (parent, id)",
+    "extent_chunk": "extent (chunk)",
+    "chunk_pack": "chunk (pack)",
+    "inode_unlinked": "inode (id) WHERE nlink = 0",  # asked at each mount: hardly any of a million
+    "outbox_seq": "outbox (seq)",  # in the row it stands behind the changeset, pages further on
+}
 
 LOCAL = {
     # Changesets of committed transactions, in order. A row ships only after the WAL sync that followed its COMMIT
@@ -295,12 +296,13 @@ LOCAL = {
 
 def statements() -> list[str]:
     """The DDL of a new index, in order."""
-    return [_create(name, columns) for name, columns in {**REPLICATED, **LOCAL}.items()] + list(INDICES)
+    return [_create(name, columns) for name, columns in REPLICATED.items()] + missing(())
 
 
-def missing_local(there: Collection[str]) -> list[str]:
-    """The DDL of the tables of this device that an index with the tables ``there`` lacks."""
-    return [_create(name, columns) for name, columns in LOCAL.items() if name not in there]
+def missing(there: Collection[str]) -> list[str]:
+    """The DDL of this device's tables, and of the indices of all, that are not ``there``, by name."""
+    tables = [_create(name, columns) for name, columns in LOCAL.items() if name not in there]
+    return tables + [f"CREATE INDEX {name} ON {what}" for name, what in INDICES.items() if name not in there]
 
 
 def _create(name: str, columns: str) -> str:

@@ -19,7 +19,7 @@ from megafs.crypto.keys import Keyring
 from megafs.crypto.seal import digest
 from megafs.errors import Corrupt, DiskError, MegaFSError, NoSpace, Unauthentic, Unavailable
 from megafs.index.packs import Packs
-from megafs.model import ChunkId, ChunkPlace, Pack, PackNumber
+from megafs.model import Bytes, ChunkId, ChunkPlace, Pack, PackNumber
 from megafs.packs.codec import AS_IS, Codec
 from megafs.store.disk import ABSENT, Disk
 from megafs.store.neighbours import Neighbours
@@ -267,7 +267,7 @@ class Reader:
         self._touch(place.pack)
         return plain
 
-    def _plain(self, epoch: int, place: ChunkPlace, sealed: bytes) -> bytes:
+    def _plain(self, epoch: int, place: ChunkPlace, sealed: Bytes) -> bytes:
         data = self.keyring.open_chunk(epoch, place, sealed)
         if place.codec == AS_IS and len(data) == place.plain_bytes:
             return data
