@@ -11,6 +11,7 @@ from megafs.index.database import Database
 from megafs.index.rows import COLUMNS
 from megafs.model import Attributes, Ino
 
+UNKNOWN = Ino(-1)
 XATTR_NAMES = 1000  # different names of xattrs kept in mind; with more of them every question goes to the table
 JOINED = ", ".join(f"i.{column}" for column in COLUMNS.split(", "))
 
@@ -23,8 +24,6 @@ class Inodes:
         self._rows = database.rows
         self._execute = database.connection.cursor().execute
         self._connection = database.connection
-        self._changes = database.connection.total_changes
-        self._absent: tuple[Ino, bytes, int] | None = None  # the name found free last, and as of how many changes
         self._xattr_names: set[bytes] | None = None  # see _names
 
     def get(self, ino: Ino) -> Attributes | None:
@@ -108,32 +107,33 @@ class Inodes:
 
     def lookup(self, parent: Ino, name: bytes) -> Ino | None:
         """The inode that a name stands for, or None."""
-        changes = self._changes()
-        if self._absent == (parent, name, changes):  # who makes a file asks twice: LOOKUP, then CREATE
-            return None
-        row = self._execute("SELECT ino FROM dirent WHERE parent = ? AND name = ?", (parent, name)).get
-        if row is not None:
-            return Ino(int(row))
-        self._absent = parent, name, changes
-        return None
+        ino = self._rows.names.get((parent, name), UNKNOWN)
+        if ino is UNKNOWN:
+            ino = self._execute("SELECT ino FROM dirent WHERE parent = ? AND name = ?", (parent, name)).get
+            self._rows.note_name(parent, name, ino)
+        return ino
 
     def link(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Add a name. The caller knows that it is free."""
         self._execute("INSERT INTO dirent VALUES (?, ?, ?, ?)", (self._new_id(), parent, name, ino))
+        self._rows.note_name(parent, name, ino)
 
     def unlink(self, parent: Ino, name: bytes) -> None:
         """Remove a name."""
         self._execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
+        self._rows.names.pop((parent, name), None)
 
     def point(self, parent: Ino, name: bytes, ino: Ino) -> None:
         """Let an existing name stand for another inode; the row, and so the readdir cookie, stays."""
         self._execute("UPDATE dirent SET ino = ?3 WHERE parent = ?1 AND name = ?2", (parent, name, ino))
+        self._rows.note_name(parent, name, ino)
 
     def move(self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes) -> None:
         """Rename to a free name. A new row, so that a listing of the new directory under way cannot meet it twice."""
         ino = self.lookup(parent, name)
+        assert ino is not None
         self.unlink(parent, name)
-        self._execute("INSERT INTO dirent VALUES (?, ?, ?, ?)", (self._new_id(), new_parent, new_name, ino))
+        self.link(new_parent, new_name, ino)
 
     def is_empty(self, ino: Ino) -> bool:
         """Whether a directory has no names."""
@@ -153,6 +153,7 @@ class Inodes:
                 attributes = known.late[attributes.ino]
             else:
                 known.note(attributes)  # who lists a directory reads its files next
+            known.note_name(parent, row[1], attributes.ino)
             found.append((row[0], row[1], attributes))
         return found
 

@@ -1,11 +1,13 @@
-"""What is known of inodes in RAM: rows as they are now, and which of them the table ``inode`` still lacks.
+"""What is known of inodes and names in RAM: rows as they are now, and which of them the table ``inode`` still lacks.
 
 A program that unpacks an archive changes each inode four or five times within a moment. Each change as a statement
 costs more than all the rest of its request, and the last one is enough: so changes of attributes stand here until
 ``Database.commit``, or until they are many. New rows and removed ones are statements at once.
 
-``index.inodes`` is the only one who reads and changes inodes past ``settle``: whoever has other statements on the
-table calls that first.
+Names are written at once; kept is what they stand for, since who lists a directory or makes a file names it again.
+
+``index.inodes`` is the only one who reads and changes inodes and names past ``settle``: whoever has other statements on
+these tables calls that first.
 """
 
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import apsw
 from megafs.model import Attributes, Ino
 
 COLUMNS = "id, mode, nlink, uid, gid, rdev, size, stored, atime_ns, mtime_ns, ctime_ns"
-KNOWN = 16_384  # rows, 0.4 KB each
+KNOWN = 16_384  # rows, 0.4 KB each, and as many names, 0.3 KB each
 LATE = 1000  # rows; writing so many takes a few milliseconds
 
 
@@ -27,6 +29,13 @@ class Rows:
         self._executemany = connection.cursor().executemany
         self._known: dict[Ino, Attributes] = {}  # those of ``late`` among them
         self.late: dict[Ino, Attributes] = {}
+        self.names: dict[tuple[Ino, bytes], Ino | None] = {}  # None: there is no such name
+
+    def note_name(self, parent: Ino, name: bytes, ino: Ino | None) -> None:
+        """The table has it so."""
+        if len(self.names) >= KNOWN:
+            self.names.clear()
+        self.names[parent, name] = ino
 
     def get(self, ino: Ino) -> Attributes | None:
         """The inode as it is now, or None."""
@@ -78,8 +87,10 @@ class Rows:
         """Before statements of others on the table: it lacks nothing, and is asked anew afterwards."""
         self.write()
         self._known.clear()
+        self.names.clear()
 
     def drop(self) -> None:
         """The open transaction is forgotten."""
         self.late.clear()
         self._known.clear()
+        self.names.clear()
