@@ -369,3 +369,26 @@ def test_an_index_of_an_older_program_gets_the_tables_of_this_device_that_it_lac
     assert again.connection.execute("SELECT count(*) FROM expired").get == 0
     assert again.connection.execute("SELECT count(*) FROM dirent").get == 1
     again.close()
+
+
+def plan(database: Database, statement: str) -> str:
+    return " ".join(row[3] for row in database.connection.execute("EXPLAIN QUERY PLAN " + statement))
+
+
+def test_an_index_of_an_older_program_gets_what_it_lacks(path):
+    """Its tables of this device and its indices; what a mount asks of a million inodes is then answered by those."""
+    older = created(path)
+    ino = make(older, b"name")
+    older.connection.execute("DROP INDEX inode_unlinked; DROP INDEX outbox_seq; DROP TABLE pin")
+    older.commit(0)
+    assert "SCAN inode" in plan(older, "SELECT id FROM inode WHERE nlink = 0"), "the control: every page of them"
+    older.close()
+    database = reopened(path)
+    assert plan(database, "SELECT id FROM inode WHERE nlink = 0").endswith("inode_unlinked")
+    assert plan(database, "SELECT count(DISTINCT seq) FROM outbox WHERE n > 1").endswith("outbox_seq")
+    assert list(database.connection.execute("SELECT * FROM pin")) == []
+    inodes = Inodes(database)
+    assert inodes.unlinked() == []
+    inodes.set_links(ino, 0, 1)
+    assert inodes.unlinked() == [ino]
+    database.close()

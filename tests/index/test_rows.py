@@ -2,6 +2,7 @@
 
 import random
 
+import apsw
 import pytest
 
 from megafs.index import rows
@@ -19,6 +20,8 @@ class Immediate:
     def __init__(self) -> None:
         self.rows: dict[Ino, Attributes] = {}
         self.committed: dict[Ino, Attributes] = {}
+        self.names: dict[bytes, Ino] = {}  # in the root
+        self.committed_names: dict[bytes, Ino] = {}
 
     def put(self, ino: Ino, **values: int) -> None:
         if ino in self.rows:
@@ -52,6 +55,7 @@ def step(database: Database, inodes: Inodes, model: Immediate, chance: random.Ra
         made = inodes.insert(0o100644, 1, 2, 0, now, Ino(0), None)
         inodes.link(ROOT_INO, b"%d" % now, made.ino)
         model.rows[made.ino] = made
+        model.names[b"%d" % now] = made.ino
     elif kind == "touch":
         inodes.touch(ino, now // 4)
         model.put(ino, mtime_ns=now // 4, ctime_ns=now // 4)
@@ -82,11 +86,35 @@ def step(database: Database, inodes: Inodes, model: Immediate, chance: random.Ra
         model.put(ino, gid=row.gid + 1 if row else 0)
     elif kind == "commit":
         database.commit(0)
-        model.committed = dict(model.rows)
+        model.committed, model.committed_names = dict(model.rows), dict(model.names)
         assert table(database) == model.rows
     elif kind == "rollback":
         database.rollback()
-        model.rows = dict(model.committed)
+        model.rows, model.names = dict(model.committed), dict(model.committed_names)
+
+
+def step_of_names(database: Database, inodes: Inodes, model: Immediate, chance: random.Random, now: int) -> None:
+    """One change of names, ours or somebody else's."""
+    name, free = chance.choice([*model.names]), b"n%d" % now
+    kind = chance.choice(["unlink", "point", "move", "link", "other", "ask", "ask"])
+    if kind == "unlink" and len(model.names) > 9:
+        inodes.unlink(ROOT_INO, name)
+        del model.names[name]
+    elif kind == "point":
+        other = chance.choice([*model.names.values()])
+        inodes.point(ROOT_INO, name, other)
+        model.names[name] = other
+    elif kind == "move":
+        inodes.move(ROOT_INO, name, ROOT_INO, free)
+        model.names[free] = model.names.pop(name)
+    elif kind == "link":
+        assert inodes.lookup(ROOT_INO, free) is None
+        inodes.link(ROOT_INO, free, model.names[name])
+        model.names[free] = model.names[name]
+    elif kind == "other" and len(model.names) > 9:
+        with database.unlogged() as connection:
+            connection.execute("DELETE FROM dirent WHERE name = ?", (name,))
+        del model.names[name]
 
 
 def differences(database: Database, seed: int) -> int:
@@ -96,10 +124,15 @@ def differences(database: Database, seed: int) -> int:
     database.commit(0)
     model.rows = table(database)
     model.committed = dict(model.rows)
-    wrong, ever = 0, {Ino(7): model.rows[ROOT_INO]}
+    wrong, ever, ever_named = 0, {Ino(7): model.rows[ROOT_INO]}, {b"never"}
     for now in range(2, STEPS):
         step(database, inodes, model, chance, now)
+        if model.names:
+            step_of_names(database, inodes, model, chance, now)
         ever.update(model.rows)
+        ever_named.update(model.names)
+        for name in (chance.choice(sorted(ever_named)), chance.choice(sorted(model.names) or [b"never"])):
+            wrong += inodes.lookup(ROOT_INO, name) != model.names.get(name)
         for some in (chance.choice(list(model.rows)), chance.choice(list(ever))):
             wrong += inodes.get(some) != model.rows.get(some)
         if not now % 50:
@@ -116,6 +149,7 @@ def test_what_is_shown_is_what_is(database, monkeypatch, seed):
     monkeypatch.setattr(rows, "LATE", 20)
     assert not differences(database, seed)
     assert len(database.rows._known) <= 40 + 1
+    assert len(database.rows.names) <= 40
     assert len(database.rows.late) < 20
 
 
@@ -124,6 +158,13 @@ def test_a_careless_one_is_caught(database, monkeypatch, careless):
     """The control: without one of its steps."""
     monkeypatch.setattr(Rows, careless, lambda *_: None)
     with pytest.raises((AssertionError, KeyError)):
+        assert not differences(database, 1)
+
+
+def test_a_name_that_is_not_noted_anew_is_caught(database, monkeypatch):
+    """The control of names: what a name stood for first stays."""
+    monkeypatch.setattr(Rows, "note_name", lambda self, *told: self.names.setdefault(told[:2], told[2]))
+    with pytest.raises((AssertionError, KeyError, apsw.ConstraintError)):
         assert not differences(database, 1)
 
 

@@ -33,6 +33,50 @@ async def test_local_bytes_need_no_host(rig):
     assert rig.reader.now(rig.places[1]) == rig.pieces[1]
 
 
+async def small_files(rig, count=40):
+    """Their places and contents, in the order in which they were written."""
+    pieces = [urandom(2000) for _ in range(count)]
+    return await rig.stored(*pieces), pieces
+
+
+async def test_small_files_read_one_after_the_other_are_opened_together(rig):
+    places, pieces = await small_files(rig)
+    opened = 0
+    for place, piece in zip(places, pieces, strict=True):
+        if rig.reader.cache.get(place.chunk) is None:
+            opened += 1
+            assert rig.reader.now(place) == piece
+        assert rig.reader.cache.get(place.chunk) == piece
+    assert opened <= 8, "what is opened doubles"
+    rig.reader.cache.clear()
+    for place in places[::-1]:
+        rig.reader.now(place)
+        held = [each for each in places if rig.reader.cache.get(each.chunk) is not None]
+        assert held == [place], "from back to front nothing is opened in vain"
+        rig.reader.cache.clear()
+
+
+async def test_a_neighbour_that_is_damaged_or_absent_spoils_nothing(rig):
+    places, pieces = await small_files(rig)
+    rig.disk.write(rig.number, places[3].offset + 40, [b"rot"])
+    rig.disk.punch(rig.number, places[5].offset // 4096 * 4096, 4096)
+    for number, (place, piece) in enumerate(zip(places, pieces, strict=True)):
+        found = rig.reader.cache.get(place.chunk) or rig.reader.now(place)
+        assert found in (piece, None)
+        assert found is not None or 3 <= number <= 7
+    assert rig.reader.now(places[3]) is None
+    assert rig.host.asked == 0
+
+
+async def test_neighbours_beyond_the_end_of_what_is_here(rig):
+    """The file was cut (an open pack after a crash of the disk): the one that is here is opened, alone."""
+    places, pieces = await small_files(rig)
+    assert rig.reader.now(places[0]) == pieces[0]
+    rig.disk.truncate(rig.number, places[2].offset)
+    assert rig.reader.now(places[1]) == pieces[1]
+    assert rig.reader.now(places[2]) is None
+
+
 async def test_a_pack_that_was_evicted_comes_back_chunk_by_chunk(rig):
     rig.disk.unlink(rig.number)
     rig.packs.delete_local(rig.number)
