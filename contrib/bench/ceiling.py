@@ -32,7 +32,7 @@ READ_AHEAD_KIB = 1024
 class Node:
     """One inode: its reply, reused for every request, and what it holds."""
 
-    __slots__ = ("attributes", "data", "entries", "lookups", "parent", "target")
+    __slots__ = ("attributes", "data", "entries", "extended", "lookups", "parent", "target")
 
     def __init__(self, ino: int, mode: int, parent: int, ctx: pyfuse3.RequestContext | None) -> None:
         now_ns = time.time_ns()
@@ -46,6 +46,7 @@ class Node:
         self.attributes.entry_timeout = self.attributes.attr_timeout = TIMEOUT_S
         self.data = bytearray()
         self.entries: dict[bytes, tuple[int, int]] = {}  # name -> cookie, inode
+        self.extended: dict[bytes, bytes] = {}
         self.lookups = 1
         self.parent = parent
         self.target = b""
@@ -251,13 +252,18 @@ class Bare(pyfuse3.Operations):
         pass
 
     async def getxattr(self, inode, name, ctx):
-        raise pyfuse3.FUSEError(errno.ENODATA)
+        value = self.nodes[inode].extended.get(name)
+        if value is None:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return value
 
     async def setxattr(self, inode, name, value, ctx):
-        raise pyfuse3.FUSEError(errno.ENOTSUP)
+        if name.startswith(b"system."):  # no ACLs, as ever
+            raise pyfuse3.FUSEError(errno.ENOTSUP)
+        self.nodes[inode].extended[name] = value
 
     async def listxattr(self, inode, ctx):
-        return []
+        return self.nodes[inode].extended
 
     async def statfs(self, ctx):
         answer = pyfuse3.StatvfsData()

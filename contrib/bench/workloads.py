@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
@@ -27,12 +27,14 @@ BIG_BYTES = 1_000_000_000
 FIO_BYTES = 256 << 20
 FIO_S = 5
 REQUESTS = 5000  # of each kind
+FSYNCS = 500  # each is a commit on a disk
+PAGE_BYTES = 4096
 SMALL_OPERATIONS = 2000  # per process, of each kind
 APPENDS = 500
 INSERTS = 500
 REQUEST_KINDS = (
     *("create", "getxattr", "chmod", "utime", "open", "rename", "link", "unlink", "lookup", "readdir", "remove"),
-    *("mkdir", "rmdir", "symlink", "readlink"),
+    *("mkdir", "rmdir", "symlink", "readlink", "write", "read", "truncate", "setxattr", "listxattr", "statfs"),
 )
 Figures = dict[str, float]
 
@@ -219,14 +221,24 @@ def operations(bench: Bench) -> None:
 
 def requests(bench: Bench) -> None:
     """One kind of request after another, as far as system calls come down to one each, by one process."""
-    count, folder = bench.count(REQUESTS), bench.top / "requests"
+    requests_of_names(bench)
+    requests_of_content(bench)
+
+
+def request(bench: Bench, kind: str, names: Iterable[str], step: Callable[[str], object]) -> None:
+    with bench.timed(f"request-{kind}"):
+        for name in names:
+            step(name)
+
+
+def requests_of_names(bench: Bench) -> None:
+    """Those that empty files, directories and symbolic links get."""
+    folder = bench.top / "requests"
     folder.mkdir()
-    names = [str(folder / f"f{n}") for n in range(count)]
+    names = [str(folder / f"f{n}") for n in range(bench.count(REQUESTS))]
 
     def timed(kind: str, step: Callable[[str], object]) -> None:
-        with bench.timed(f"request-{kind}"):
-            for name in names:
-                step(name)
+        request(bench, kind, names, step)
 
     def attribute(name: str) -> None:
         with suppress(OSError):
@@ -251,6 +263,44 @@ def requests(bench: Bench) -> None:
     timed("rmdir", os.rmdir)
     timed("symlink", lambda name: os.symlink("somewhere", name))
     timed("readlink", os.readlink)
+
+
+def requests_of_content(bench: Bench) -> None:
+    """Those of files that hold a page: reading and writing are an open, the request, and a close."""
+    folder = bench.top / "content"
+    folder.mkdir()
+    names, block = [str(folder / f"f{n}") for n in range(bench.count(REQUESTS))], memoryview(random_block())
+    pages = {name: block[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n, name in enumerate(names)}  # no two alike
+    for name in names:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644))
+
+    def timed(kind: str, step: Callable[[str], object]) -> None:
+        request(bench, kind, names, step)
+
+    def write(name: str, *, durable: bool = False) -> None:
+        handle = os.open(name, os.O_WRONLY)
+        os.write(handle, pages[name])
+        if durable:
+            os.fsync(handle)
+        os.close(handle)  # here the kernel sends what it holds
+
+    def read(name: str) -> None:
+        handle = os.open(name, os.O_RDONLY)
+        os.read(handle, PAGE_BYTES)
+        os.close(handle)
+
+    timed("write", write)
+    bench.system.settle()
+    if drop_caches():
+        for name in names:
+            os.stat(name)  # lookups are measured by themselves
+        timed("read", read)
+    timed("truncate", lambda name: os.truncate(name, PAGE_BYTES // 2))
+    timed("setxattr", lambda name: os.setxattr(name, "user.bench", b"a value"))
+    timed("listxattr", os.listxattr)
+    timed("statfs", os.statvfs)
+    count = bench.count(FSYNCS)
+    request(bench, "fsync", names[:count], lambda name: write(name, durable=True))
 
 
 def shipping(bench: Bench) -> None:
@@ -306,6 +356,7 @@ METRICS: Mapping[str, Metric] = {
         for name in ("create", "stat", "rename", "unlink")
     },
     **{f"request-{kind}": Metric(what=f"{kind}, 5,000 times") for kind in REQUEST_KINDS},
+    "request-fsync": Metric(what="4k written + fsync, 500 times"),
     "read-while-shipping": Metric(what="1 GB read while 1 GB ships"),
     "photos": Metric(what="1,000 photos of 3 MB copied in"),
 }
