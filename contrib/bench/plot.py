@@ -36,7 +36,9 @@ COLOURS = (
     (127, 127, 127),
 )
 BLACK, GREY, WHITE = (0, 0, 0), (215, 215, 215), (255, 255, 255)
-WIDTH, LEFT, RIGHT, TOP = 1100, 330, 90, 70
+LETTER = 12  # of the larger writing
+LEFT, RIGHT, TOP = 20 + LETTER * max(len(metric.what) for metric in METRICS.values()), 90, 70
+WIDTH = LEFT + 680 + RIGHT
 BAR, GAP = 11, 12
 LEAST, MOST = 1 / 16, 16.0
 
@@ -98,7 +100,7 @@ def draw(target: Path, rows: Sequence[Row], systems: Sequence[str], reference: s
         canvas.text(across(ratio) - 6 * len(label), bottom + 6, label)
     for number, row in enumerate(rows):
         top = TOP + number * group
-        canvas.text(10, top + (len(shown) * BAR - 14) // 2, METRICS[row.metric].what[:26])
+        canvas.text(10, top + (len(shown) * BAR - 14) // 2, METRICS[row.metric].what)
         for place, name in enumerate(shown):
             if name not in row.ratios:
                 continue

@@ -11,8 +11,9 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
@@ -20,7 +21,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from corpus import Corpus, random_block
-from systems import System, command, drop_caches
+from systems import Failed, System, command, drop_caches
 
 PIECE_BYTES = 128 << 10
 BIG_BYTES = 1_000_000_000
@@ -32,6 +33,8 @@ PAGE_BYTES = 4096
 SMALL_OPERATIONS = 2000  # per process, of each kind
 APPENDS = 500
 INSERTS = 500
+BARRIER_S = 300.0  # how long the processes of `operations` wait for each other
+OPERATIONS_S = 1800.0  # and all of them together
 REQUEST_KINDS = (
     *("create", "getxattr", "chmod", "utime", "open", "rename", "link", "unlink", "lookup", "readdir", "remove"),
     *("mkdir", "rmdir", "symlink", "readlink", "write", "read", "truncate", "setxattr", "listxattr", "statfs"),
@@ -77,6 +80,14 @@ def shell(line: str, **values: object) -> None:
     subprocess.run(line.format(**values), shell=True, check=True, stdout=subprocess.DEVNULL)
 
 
+def is_there(program: str) -> bool:
+    """Whether it is installed; says so if not, since its figures will be missing."""
+    if shutil.which(program):
+        return True
+    print(f"without {program}: it is missing, and so are its figures", file=sys.stderr)
+    return False
+
+
 def write_big(path: Path, size: int, content: bytes) -> None:
     """What ``dd bs=128k conv=fsync`` does, from RAM; ``content`` repeats."""
     block = memoryview(content)
@@ -117,7 +128,7 @@ def canonical(bench: Bench) -> None:
 
 
 def fio(bench: Bench) -> None:
-    if not shutil.which("fio"):
+    if not is_there("fio"):
         return
     for direct in (0, 1):
         for kind in ("randread", "randwrite"):
@@ -129,6 +140,9 @@ def fio(bench: Bench) -> None:
             if done.returncode == 0:
                 job = json.loads(done.stdout[done.stdout.index(b"{") :])["jobs"][0]
                 bench.figures[name] = job[kind.removeprefix("rand")]["iops"]
+            else:
+                told = (done.stderr or done.stdout).decode(errors="replace").strip().rsplit("\n", 1)[-1]
+                print(f"{bench.system.name}, {name}: fio ended with {done.returncode}: {told}", file=sys.stderr)
     (bench.top / "fio").unlink(missing_ok=True)
 
 
@@ -153,7 +167,7 @@ def sqlite(bench: Bench) -> None:
 
 
 def git(bench: Bench) -> None:
-    if not shutil.which("git"):
+    if not is_there("git"):
         return
     origin = bench.corpus.tree.parent / "origin.git"
     if not origin.exists():
@@ -171,7 +185,7 @@ def git(bench: Bench) -> None:
 
 
 def rsync(bench: Bench) -> None:
-    if not shutil.which("rsync"):
+    if not is_there("rsync"):
         return
     line = "rsync -a '{tree}/' '{top}/copy/'"
     with bench.timed("rsync-first"):
@@ -181,42 +195,63 @@ def rsync(bench: Bench) -> None:
         shell(line, tree=bench.corpus.tree, top=bench.top)
 
 
-def one_process(folder: Path, count: int, barrier: Barrier, answers: "SimpleQueue[list[float]]") -> None:
-    """Create, stat, rename and unlink ``count`` files; the seconds of each go into ``answers``."""
+OPERATIONS: Mapping[str, Callable[[Path, int], object]] = {
+    "create": lambda folder, n: os.close(os.open(folder / f"f{n}", os.O_CREAT | os.O_WRONLY, 0o644)),
+    "lookup": lambda folder, n: os.stat(folder / f"f{n}"),
+    "rename": lambda folder, n: os.rename(folder / f"f{n}", folder / f"g{n}"),
+    "unlink": lambda folder, n: os.unlink(folder / f"g{n}"),
+}
+
+
+def one_process(folder: Path, count: int, barrier: Barrier, answers: "SimpleQueue[Figures]") -> None:
+    """Each operation with ``count`` files; the seconds that each took go into ``answers``."""
     folder.mkdir()
-    steps: list[Callable[[int], object]] = [
-        lambda n: os.close(os.open(folder / f"f{n}", os.O_CREAT | os.O_WRONLY, 0o644)),
-        lambda n: os.stat(folder / f"f{n}"),
-        lambda n: os.rename(folder / f"f{n}", folder / f"g{n}"),
-        lambda n: os.unlink(folder / f"g{n}"),
-    ]
-    times = []
-    for step in steps:
-        barrier.wait()
+    figures: Figures = {}
+    for name, step in OPERATIONS.items():
+        may_measure = True
+        if name == "lookup":  # the kernel would answer from what it learnt when the file was created
+            barrier.wait(BARRIER_S)
+            may_measure = drop_caches()
+        barrier.wait(BARRIER_S)
         began_s = time.perf_counter()
         for number in range(count):
-            step(number)
-        barrier.wait()
-        times.append(time.perf_counter() - began_s)
-    answers.put(times)
+            step(folder, number)
+        barrier.wait(BARRIER_S)
+        if may_measure:
+            figures[name] = time.perf_counter() - began_s
+    answers.put(figures)
 
 
 def operations(bench: Bench) -> None:
     for processes in (1, 8):
         count = bench.count(SMALL_OPERATIONS)
         barrier = multiprocessing.Barrier(processes)
-        answers: SimpleQueue[list[float]] = multiprocessing.SimpleQueue()
+        answers: SimpleQueue[Figures] = multiprocessing.SimpleQueue()
         children = [
             multiprocessing.Process(target=one_process, args=(bench.top / f"p{processes}-{n}", count, barrier, answers))
             for n in range(processes)
         ]
         for child in children:
             child.start()
-        slowest = [max(times) for times in zip(*(answers.get() for _ in children), strict=True)]
-        for child in children:
-            child.join()
-        for name, taken_s in zip(("create", "stat", "rename", "unlink"), slowest, strict=True):
-            bench.figures[f"{name}-{processes}"] = processes * count / taken_s
+        all_ended(children)
+        each = [answers.get() for _ in children]
+        for name in each[0]:
+            slowest_s = max(figures[name] for figures in each)
+            bench.figures[f"{name}-{processes}"] = processes * count / slowest_s
+
+
+def all_ended(children: Sequence[multiprocessing.Process], within_s: float = OPERATIONS_S) -> None:
+    """Or it is a failure: an answer is not waited for that will never come."""
+    end_s = time.monotonic() + within_s
+    for child in children:
+        child.join(max(end_s - time.monotonic(), 0))
+    stuck = [child for child in children if child.is_alive()]
+    for child in stuck:
+        child.kill()
+        child.join(BARRIER_S)
+    failed = sum(child.exitcode != 0 for child in children)
+    if failed:
+        raise Failed(f"{failed} of {len(children)} processes failed, {len(stuck)} of them did not end")
 
 
 def requests(bench: Bench) -> None:
@@ -353,7 +388,7 @@ METRICS: Mapping[str, Metric] = {
     **{
         f"{name}-{processes}": Metric(what=f"{name}, {processes} process{'es' if processes > 1 else ''}", unit="/s")
         for processes in (1, 8)
-        for name in ("create", "stat", "rename", "unlink")
+        for name in OPERATIONS
     },
     **{f"request-{kind}": Metric(what=f"{kind}, 5,000 times") for kind in REQUEST_KINDS},
     "request-fsync": Metric(what="4k written + fsync, 500 times"),
