@@ -14,7 +14,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from megafs.config import NAME_BYTES
+from megafs.config import DIRENTS_PER_PAGE, NAME_BYTES
 from megafs.errors import DiskError, Locked, MegaFSError, NoSpace, ReadOnly
 from megafs.files import acl, setid
 from megafs.files.commit import Committer
@@ -254,6 +254,8 @@ class Operations(pyfuse3.Operations):
                 if not reply(token, name, entry(row), cookie):
                     return
                 after = cookie
+            if len(page) < DIRENTS_PER_PAGE:  # the last; the kernel asks for what comes behind it anyway
+                return
 
     async def releasedir(self, fh: int) -> None:
         return

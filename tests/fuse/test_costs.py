@@ -14,13 +14,16 @@ from megafs.files import acl
 from megafs.files.content import Content
 from megafs.files.namespace import Namespace
 from megafs.files.xattrs import Xattrs
+from megafs.fuse import operations
 from megafs.fuse.operations import Operations
+from megafs.index import inodes
 from megafs.index.database import Database
 from megafs.index.extents import Extents
 from megafs.index.inodes import Inodes
 from megafs.model import ROOT_INO, Ino
 from tests.support.keys import raw
 
+FOLDERS, FILES = 20, 100
 CTX = SimpleNamespace(uid=0, gid=0, pid=1, umask=0o022)
 
 
@@ -112,16 +115,95 @@ def test_an_untarred_file(mount):
     assert not mount.statements
 
 
+class Listing:
+    """A kernel that reads directories: as many entries as it is given with each READDIR."""
+
+    def __init__(self, mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._mount = mount
+        self.entries: list[tuple[bytes, int, int]] = []  # name, inode, cookie
+        monkeypatch.setattr(pyfuse3, "readdir_reply", self._take)
+
+    def _take(self, token: None, name: bytes, entry: pyfuse3.EntryAttributes, cookie: int) -> bool:
+        self.entries.append((name, entry.st_ino, cookie))
+        return True
+
+    def more(self, ino: int) -> int:
+        """One READDIR; how many entries it brought."""
+        before = len(self.entries)
+        self._mount.ask(self._mount.operations.readdir(ino, self.entries[-1][2] if self.entries else 0, None))
+        return len(self.entries) - before
+
+    def all(self, ino: int) -> int:
+        """READDIR until nothing comes; statements of all."""
+        self.entries, statements, more = [], 0, True
+        while more:
+            more = self.more(ino) > 0
+            statements += len(self._mount.statements)
+        return statements
+
+
 def test_a_listing_costs_one_statement_a_page(mount, monkeypatch):
-    replies: list[int] = []
-    monkeypatch.setattr(pyfuse3, "readdir_reply", lambda token, name, entry, cookie: replies.append(cookie) or True)
+    listing = Listing(mount, monkeypatch)
     for number in range(2 * DIRENTS_PER_PAGE + 1):
         mount.names.create(ROOT_INO, b"%d" % number, 0o100644, 0, 0)
-    mount.ask(mount.operations.readdir(ROOT_INO, 0, None))
-    assert len(replies) == 2 * DIRENTS_PER_PAGE + 3
-    pages = [sql for sql in mount.statements if "dirent_page" in sql]
-    assert len(pages) <= 4, "three pages and the end"
-    assert len(mount.statements) - len(pages) <= 5, "atime and the two dots, once"
+    assert listing.more(ROOT_INO) == 2 * DIRENTS_PER_PAGE + 3
+    assert len(pages(mount)) == 3, "the last is short, so nothing is asked for behind it"
+    assert len(mount.statements) == 3 + 1, "and what is above the directory"
+    assert not listing.more(ROOT_INO)
+    assert mount.statements == pages(mount)[:1], "the kernel asks once more"
+
+
+def pages(mount: Mount) -> list[str]:
+    return [sql for sql in mount.statements if "dirent_page" in sql]
+
+
+@pytest.mark.parametrize("already", [0, 1, DIRENTS_PER_PAGE - 1, DIRENTS_PER_PAGE, DIRENTS_PER_PAGE + 1])
+def test_what_comes_into_a_directory_that_is_listed(mount, monkeypatch, already):
+    """A page that was the last when it was read: what is made behind it comes with the next READDIR, and once."""
+    listing = Listing(mount, monkeypatch)
+    for number in range(already):
+        mount.names.create(ROOT_INO, b"%d" % number, 0o100644, 0, 0)
+    assert listing.more(ROOT_INO) == already + 2
+    for number in range(already, already + 3):
+        mount.names.create(ROOT_INO, b"%d" % number, 0o100644, 0, 0)
+        assert listing.more(ROOT_INO) == 1
+    assert not listing.more(ROOT_INO)
+    names = [name for name, *_ in listing.entries]
+    assert names == [b".", b"..", *(b"%d" % number for number in range(already + 3))]
+
+
+def tree_statements(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> int:
+    """``ls -lR`` of a tree that nobody has read: every directory, and two ACLs of each of its files."""
+    for folder in range(FOLDERS):
+        above = mount.names.create(ROOT_INO, b"%d" % folder, 0o40755, 0, 0).ino
+        for number in range(FILES):
+            mount.names.create(above, b"%d" % number, 0o100644, 0, 0)
+    mount.database.rows.settle()
+    mount.ask(mount.operations.getxattr(ROOT_INO, acl.ACCESS, CTX))  # asks once which xattrs there are
+    listing = Listing(mount, monkeypatch)
+    statements = listing.all(ROOT_INO)
+    for _, folder, _ in listing.entries[2:]:
+        statements += listing.all(folder)
+        assert len(listing.entries) == FILES + 2
+        for _, ino, _ in listing.entries[2:]:
+            for name in (acl.ACCESS, acl.DEFAULT):
+                assert mount.ask(mount.operations.getxattr(ino, name, CTX)) == errno.ENODATA
+                statements += len(mount.statements)
+            mount.ask(mount.operations.getattr(ino, CTX))
+            statements += len(mount.statements)
+    return statements
+
+
+def test_a_tree_costs_one_statement_a_page(mount, monkeypatch):
+    """The root; of each directory a page, nothing behind it, and what is above it; nothing for any file."""
+    assert tree_statements(mount, monkeypatch) == 1 + 3 * (FOLDERS + 1)
+
+
+def test_a_tree_that_is_read_row_by_row_is_seen(mount, monkeypatch):
+    """The control of the test above."""
+    for module in (inodes, operations):
+        monkeypatch.setattr(module, "DIRENTS_PER_PAGE", 1)
+    assert tree_statements(mount, monkeypatch) > FOLDERS * FILES
 
 
 def test_a_tree_with_attributes_costs_no_more(mount):
