@@ -24,17 +24,11 @@ from megafs.files.xattrs import Xattrs
 from megafs.fuse.answers import answers, answers_at_once
 from megafs.fuse.gate import Gate
 from megafs.fuse.handles import WRITING, Handle
-from megafs.fuse.replies import Replies
+from megafs.fuse.replies import Replies, kept_time
 from megafs.model import Ino
 
 log = logging.getLogger(__name__)
-LEAST_NS, MOST_NS = -(1 << 63), (1 << 63) - 1
 ONLY_READING = {"lookup", "getattr", "readlink", "readdir", "read", "statfs", "getxattr", "listxattr"}
-
-
-def kept_time(time_ns: int) -> int:
-    """The nearest time that the index can hold: 1677 to 2262. Linux file systems clamp to their range as well."""
-    return time_ns if LEAST_NS <= time_ns <= MOST_NS else max(LEAST_NS, min(time_ns, MOST_NS))
 
 
 class Operations(pyfuse3.Operations):

@@ -9,6 +9,13 @@ import pyfuse3
 from megafs.config import CHUNK_BYTES
 from megafs.model import Attributes
 
+LEAST_NS, MOST_NS = -(1 << 63), (1 << 63) - 1
+
+
+def kept_time(time_ns: int) -> int:
+    """The nearest time that the index can hold: 1677 to 2262. Linux file systems clamp to their range as well."""
+    return time_ns if LEAST_NS <= time_ns <= MOST_NS else max(LEAST_NS, min(time_ns, MOST_NS))
+
 
 class Replies:
     """Owner of the two reply objects."""
