@@ -63,8 +63,8 @@ async def test_written_off_made_up_for_and_taken_back(place, autojump_clock, pol
         for n in range(6):
             await device.write(b"%d" % n, urandom(20_000))
             await device.sync()
-        # Not the last one: of two hosts with the same shard the first is kept, and that would always be the other.
-        away = max(list(place.world.memory)[:-1], key=lambda host: len(device.packs.copies_on(host)))
+        # The first of them: of two hosts with the same shard that one is kept, so what it has counts again.
+        away = next(host for host in sorted(place.world.memory) if device.packs.copies_on(host))
         theirs = {number for number, _, _ in device.packs.copies_on(away)}
         kept = dict(place.world.memory[away].objects)
         place.world.dying[away].die()
