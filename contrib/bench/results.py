@@ -92,17 +92,24 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def record(runs: Runs, versions: Mapping[str, str], *, scale: float, reference: str, note: str) -> dict[str, object]:
-    """Everything that a later reader needs to judge the figures."""
+def stamp(versions: Mapping[str, str]) -> dict[str, object]:
+    """When, of what and on what something was measured: a part of each line of the diary."""
     return {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
-        "note": note,
-        "scale": scale,
-        "reference": reference,
         "machine": machine(),
         "load": [round(load, 2) for load in os.getloadavg()],
         "versions": dict(versions),
+    }
+
+
+def record(runs: Runs, versions: Mapping[str, str], *, scale: float, reference: str, note: str) -> dict[str, object]:
+    """Everything that a later reader needs to judge the figures."""
+    return {
+        **stamp(versions),
+        "note": note,
+        "scale": scale,
+        "reference": reference,
         "medians": {row.metric: {n: round(v, 4) for n, v in row.medians.items()} for row in rows(runs, reference)},
         "ratios": {row.metric: {n: round(v, 3) for n, v in row.ratios.items()} for row in rows(runs, reference)},
         "runs": {n: {m: [round(v, 4) for v in vs] for m, vs in values.items()} for n, values in runs.items()},
