@@ -4,95 +4,24 @@ import errno
 import os
 from types import SimpleNamespace
 
-import apsw
 import pyfuse3
 import pytest
 
 from megafs.config import DIRENTS_PER_PAGE
-from megafs.daemon.engine import clock_ns
 from megafs.files import acl
-from megafs.files.content import Content
-from megafs.files.namespace import Namespace
-from megafs.files.xattrs import Xattrs
+from megafs.files.namespace import Change
 from megafs.fuse import operations
-from megafs.fuse.operations import Operations
+from megafs.fuse.replies import Replies
 from megafs.index import inodes
-from megafs.index.database import Database
 from megafs.index.extents import Extents
-from megafs.index.inodes import Inodes
-from megafs.model import ROOT_INO, Ino
-from tests.support.keys import raw
+from megafs.model import ROOT_INO, ChunkId, ChunkPlace, Ino, PackNumber
+from tests.fuse.rig import CTX, Mount, changed
 
 FOLDERS, FILES = 20, 100
-CTX = SimpleNamespace(uid=0, gid=0, pid=1, umask=0o022)
-
-
-class Quiet:
-    """Stands for the committer: nothing ever commits here."""
-
-    failing = None
-
-    def note_change(self) -> None:
-        pass
-
-    def destructive(self) -> None:
-        return None
-
-    async def durable_now(self) -> None:
-        return
-
-
-class Mount:
-    """The handlers without a kernel, and how many statements each call runs."""
-
-    def __init__(self, folder) -> None:
-        self.database = Database(folder / "index.db", raw(bytes(32)), create=True)
-        self.database.connection.execute("INSERT INTO device VALUES (1, ?, ?, x'', 0)", (bytes(16), bytes(32)))
-        self.database.adopt(1)
-        inodes, extents = Inodes(self.database), Extents(self.database)
-        inodes.insert_root(0o40755, 0, 0, 1)
-        content = Content(extents, inodes, None, SimpleNamespace(), dirty_bytes=1 << 24)
-        xattrs = Xattrs(inodes)
-        self.names = Namespace(inodes, xattrs, content, clock_ns)
-        self.operations = Operations(self.names, content, xattrs, Quiet(), timeout_s=1.0, space=lambda: (1, 1))
-        self.statements: list[str] = []
-
-    def ask(self, request):
-        """The answer of a handler that must not wait; its statements are in ``statements``."""
-        self.statements = []
-        self.database.connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: self._note(event["sql"]))
-        try:
-            request.send(None)
-        except StopIteration as answer:
-            return answer.value
-        except pyfuse3.FUSEError as error:
-            return error.errno
-        finally:
-            self.database.connection.trace_v2(0)
-        raise AssertionError("the handler waited")
-
-    def _note(self, sql: str) -> None:
-        if not sql.startswith("PRAGMA"):  # the session asks once for each table
-            self.statements.append(sql)
-
-    def create(self, name: bytes):
-        return self.ask(self.operations.create(ROOT_INO, name, 0o100644, os.O_WRONLY, CTX))
-
-
-@pytest.fixture
-def mount(tmp_path):
-    mount = Mount(tmp_path)
-    yield mount
-    mount.database.close()
-
-
-def changed(*names: str) -> SimpleNamespace:
-    every = ("size", "mode", "uid", "gid", "atime", "mtime", "ctime")
-    return SimpleNamespace(**{f"update_{name}": name in names for name in every})
 
 
 def test_an_untarred_file(mount):
-    """Fourteen requests a file: most of the time of an untar is theirs."""
+    """Ten requests a file: most of the time of an untar is theirs. (fuse.handshake: why they are no longer more.)"""
     operations, total = mount.operations, 0
     mount.create(b"before")  # asks once for the directory, and which xattrs there are
     assert mount.ask(operations.lookup(ROOT_INO, b"file", CTX)).st_ino == 0
@@ -100,9 +29,8 @@ def test_an_untarred_file(mount):
     opened, entry = mount.create(b"file")
     ino = entry.st_ino
     assert len(mount.statements) == 2, "a row and a name"
-    for _ in range(4):
-        mount.ask(operations.getxattr(ino, b"security.capability", CTX))
-        assert not mount.statements, "asked with every write(2)"
+    mount.ask(operations.getxattr(ino, b"security.capability", CTX))
+    assert not mount.statements, "asked once, or with every write(2) where the kernel keeps set-id bits to itself"
     mount.ask(operations.write(opened.fh, 0, b"x" * 20_000))
     assert len(mount.statements) <= 1
     for fields in (changed("mtime", "ctime"), changed("uid", "gid", "ctime"), changed("mode", "ctime")):
@@ -221,42 +149,136 @@ def test_a_tree_with_attributes_costs_no_more(mount):
     assert mount.ask(mount.operations.getxattr(other, acl.ACCESS, CTX)) == value
 
 
+class Tree:
+    """What a mount finds: a few names, and files with one extent each."""
+
+    def __init__(self, mount: Mount) -> None:
+        names, self.operations, extents = mount.names, mount.operations, Extents(mount.database)
+        self.folder = names.create(ROOT_INO, b"folder", 0o40755, 0, 0).ino
+        self.files = [names.create(ROOT_INO, name, 0o100644, 0, 0).ino for name in (b"file", b"other", b"gone")]
+        self.file, self.other, self.gone = self.files
+        self.symlink = names.create(ROOT_INO, b"symlink", 0o120777, 0, 0, target=b"file").ino
+        for ino in self.files:
+            place = ChunkPlace(ChunkId(os.urandom(16)), PackNumber(1), 0, 8192, 8192, 0, bytes(32))
+            extents.add_chunk(place)
+            extents.write(ino, [(0, 8192, place.chunk, 0)], fresh=True)
+            names.change(ino, Change(size=8192))
+        names.unlink(ROOT_INO, b"gone")  # it was open; now the kernel forgets it
+        names.set_xattr(self.file, b"user.here", b"", keep_set_gid=True)
+        mount.ask(self.operations.listxattr(self.file, CTX))
+
+    def sized(self, size: int):
+        attributes = pyfuse3.EntryAttributes()
+        attributes.st_size = size
+        return self.operations.setattr(self.file, attributes, changed("size"), None, CTX)
+
+    def known(self, mount: Mount) -> None:
+        """As the kernel does before it asks for more: every name is looked up."""
+        for name in (b"folder", b"file", b"other", b"symlink", b"new"):
+            mount.ask(self.operations.lookup(ROOT_INO, name, CTX))
+
+
+COSTS = {  # what is asked of which table: once its names were looked up
+    "mkdir": (lambda t: t.operations.mkdir(ROOT_INO, b"new", 0o40755, CTX), "INSERT inode, INSERT dirent"),
+    "mknod": (lambda t: t.operations.mknod(ROOT_INO, b"new", 0o10644, 0, CTX), "INSERT inode, INSERT dirent"),
+    "symlink": (lambda t: t.operations.symlink(ROOT_INO, b"new", b"file", CTX), "INSERT inode, INSERT dirent"),
+    "create": (lambda t: t.operations.create(ROOT_INO, b"new", 0o100644, 0, CTX), "INSERT inode, INSERT dirent"),
+    "link": (lambda t: t.operations.link(t.file, ROOT_INO, b"new", CTX), "INSERT dirent"),
+    "rename": (
+        lambda t: t.operations.rename(ROOT_INO, b"file", ROOT_INO, b"new", 0, CTX),
+        "DELETE dirent, INSERT dirent",
+    ),
+    "rename over": (
+        lambda t: t.operations.rename(ROOT_INO, b"file", ROOT_INO, b"other", 0, CTX),
+        "UPDATE dirent, DELETE dirent",
+    ),
+    "exchange": (
+        lambda t: t.operations.rename(ROOT_INO, b"file", ROOT_INO, b"other", 2, CTX),
+        "UPDATE dirent, UPDATE dirent",
+    ),
+    "unlink": (lambda t: t.operations.unlink(ROOT_INO, b"file", CTX), "DELETE dirent"),
+    "rmdir": (lambda t: t.operations.rmdir(ROOT_INO, b"folder", CTX), "SELECT dirent, DELETE dirent"),
+    "forget": (lambda t: t.operations.forget([(t.file, 1), (t.other, 1)]), ""),
+    "forget of what is gone": (
+        lambda t: t.operations.forget([(t.gone, 1)]),
+        "SELECT extent, DELETE extent, INSERT candidate, DELETE inode, DELETE xattr",
+    ),
+    "truncate": (lambda t: t.sized(4096), "SELECT extent, UPDATE extent, SELECT extent"),
+    "truncate to nothing": (lambda t: t.sized(0), "SELECT extent, DELETE extent, INSERT candidate"),
+    "truncate to more": (lambda t: t.sized(1 << 20), ""),
+    "readlink": (lambda t: t.operations.readlink(t.symlink, CTX), "SELECT inode"),
+    "lookup": (lambda t: t.operations.lookup(ROOT_INO, b"file", CTX), ""),
+    "getattr": (lambda t: t.operations.getattr(t.file, CTX), ""),
+    "opendir": (lambda t: t.operations.opendir(t.folder, CTX), ""),
+    "open": (lambda t: t.operations.open(t.file, os.O_RDWR, CTX), ""),
+    "listxattr": (lambda t: t.operations.listxattr(t.file, CTX), "SELECT xattr"),
+    "setxattr": (lambda t: t.operations.setxattr(t.other, b"user.new", b"", CTX), "INSERT xattr"),
+    "statfs": (lambda t: t.operations.statfs(CTX), ""),
+}
+
+
+def tables(mount: Mount) -> str:
+    """What was asked of which table."""
+    found = []
+    for sql in mount.statements:
+        words = sql.split()
+        table = {"UPDATE": 1, "INSERT": words.index("INTO") + 1 if "INTO" in words else 0}.get(words[0])
+        found.append(f"{words[0]} {words[words.index('FROM') + 1 if table is None else table]}")
+    return ", ".join(found)
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_what_a_request_asks(mount, name):
+    request, asked = COSTS[name]
+    tree = Tree(mount)
+    tree.known(mount)
+    answer = mount.ask(request(tree))
+    assert not isinstance(answer, int) or name == "opendir", "it was not refused"
+    assert tables(mount) == asked
+
+
+def test_what_requests_ask_with_nothing_in_mind(tmp_path):
+    """The control of the table: names and inodes are looked for as well then."""
+    more = set()
+    for number, (name, (request, asked)) in enumerate(COSTS.items()):
+        (tmp_path / str(number)).mkdir()
+        mount = Mount(tmp_path / str(number))
+        tree = Tree(mount)
+        mount.database.rows.settle()
+        mount.ask(request(tree))
+        if tables(mount) != asked:
+            more.add(name)
+        mount.database.close()
+    assert set(COSTS) - more == {"forget", "opendir", "open", "listxattr", "statfs", "forget of what is gone"}
+
+
 def test_open_for_reading_costs_nothing(mount):
     _, entry = mount.create(b"file")
     mount.ask(mount.operations.open(Ino(entry.st_ino), os.O_RDONLY, CTX))
     assert not mount.statements
 
 
-def prepared(mount: Mount) -> int:
-    """How often SQLite asks what a statement may do, which it does while it prepares one."""
-    extents, asked = Extents(mount.database), 0
-
-    def note(*_: object) -> int:
-        nonlocal asked
-        asked += 1
-        return apsw.SQLITE_OK
-
-    def once(ino: Ino) -> None:
-        extents.covering(ino, 0, 4096)
-        extents.clear(ino, 0, 4096)
-        extents.truncate(ino, 0)
-
-    mount.database.connection.authorizer = note
-    once(Ino(2))  # prepares everything, at the latest because there is an authorizer now
-    assert asked
-    asked = 0
-    for ino in range(3, 50):
-        once(Ino(ino))
-    mount.database.connection.authorizer = None
-    return asked
+def answered(mount: Mount) -> tuple[list[object], list[object]]:
+    """Replies about two inodes, and about two names that are free."""
+    inos = [mount.create(name)[1].st_ino for name in (b"first", b"second")]
+    there = [mount.ask(mount.operations.getattr(ino, CTX)) for ino in inos]
+    assert there[1].st_ino == inos[1]
+    return there, [mount.ask(mount.operations.lookup(ROOT_INO, name, CTX)) for name in (b"no", b"none")]
 
 
-def test_no_statement_is_prepared_anew_for_its_parameters(mount):
-    """SQLite would, for ranges and limits (it is built with STAT4), at 5 to 10 µs for each execution."""
-    assert not prepared(mount)
+def test_replies_are_filled_again_not_made(mount):
+    """One object for what is there, one for what is not."""
+    there, absent = answered(mount)
+    assert there[0] is there[1]
+    assert absent[0] is absent[1]
+    assert absent[0] is not there[0]
 
 
-def test_without_the_setting_they_would_be(mount):
+def test_replies_that_are_made_each_time_are_seen(mount):
     """The control of the test above."""
-    mount.database.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 0)
-    assert prepared(mount)
+    mount.operations._replies = SimpleNamespace(
+        entry=lambda row: Replies(1.0).entry(row), absent=lambda: Replies(1.0).absent()
+    )
+    there, absent = answered(mount)
+    assert there[0] is not there[1]
+    assert absent[0] is not absent[1]
