@@ -9,11 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from systems import REPOSITORY
 from workloads import METRICS
 
 DIARY = Path(__file__).resolve().parent / "diary.jsonl"
+SUBJECT = "megafs"  # whose earlier figures are shown beside today's
 HALT_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
 Runs = dict[str, dict[str, list[float]]]  # system -> metric -> one value a round
 
@@ -27,9 +29,29 @@ class Row:
     ratios: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A line of the diary, MegaFS's medians in it, and whether sizes and counts were those of today."""
+
+    entry: Mapping[str, Any]
+    medians: Mapping[str, float]
+    alike: bool
+
+    @property
+    def commit(self) -> str:
+        return str(self.entry["commit"])
+
+
+def multiple(metric: str, value: float, base: float) -> float:
+    """What ``value`` costs as a multiple of ``base``; below 1 is faster."""
+    if METRICS[metric].unit == "s":
+        return value / base
+    return base / value if value else float("inf")
+
+
 def rows(runs: Runs, reference: str) -> list[Row]:
     found = []
-    for metric, told in METRICS.items():
+    for metric in METRICS:
         medians = {name: statistics.median(values[metric]) for name, values in runs.items() if values.get(metric)}
         if not medians:
             continue
@@ -37,7 +59,7 @@ def rows(runs: Runs, reference: str) -> list[Row]:
         ratios = {}
         if base:
             for name, value in medians.items():
-                ratios[name] = value / base if told.unit == "s" else base / value if value else float("inf")
+                ratios[name] = multiple(metric, value, base)
         found.append(Row(metric=metric, medians=medians, ratios=ratios))
     return found
 
@@ -46,9 +68,43 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def table(found: Sequence[Row], systems: Sequence[str], reference: str) -> str:
-    """Markdown. In brackets: time or cost as a multiple of the reference's; below 1 is faster than it."""
-    heads = ["", "unit", *systems]
+def before(row: Row, earlier: Earlier) -> str:
+    """Its cell of the last column."""
+    then, now = earlier.medians.get(row.metric), row.medians.get(SUBJECT)
+    if then is None:
+        return "-"
+    compares = earlier.alike or METRICS[row.metric].unit != "s"
+    return number(then) + (f" ({multiple(row.metric, then, now):.2f})" if now and compares else "")
+
+
+def newest_of(name: str, scale: float, diary: Path = DIARY) -> Earlier | None:
+    """The diary's last run of a commit with MegaFS in it, as seen from a run of this scale; ``name`` may be the
+    beginning of the commit's."""
+    newest = None
+    for line in diary.read_text().splitlines():
+        entry = json.loads(line)
+        medians = {
+            metric: values[SUBJECT] for metric, values in entry.get("medians", {}).items() if values.get(SUBJECT)
+        }
+        if medians and entry["commit"].startswith(name):
+            newest = Earlier(entry=entry, medians=medians, alike=entry["scale"] == scale)
+    return newest
+
+
+def told_of(earlier: Earlier) -> str:
+    """What to know before comparing with it."""
+    entry = earlier.entry
+    load, processor = entry["load"], entry["machine"]["processor"]
+    told = f"{SUBJECT} at {earlier.commit}: {entry['when']}, load {load[0]:g}, {processor}"
+    if not earlier.alike:
+        told += f"; at {entry['scale']:g} of the sizes, so that only figures a second compare"
+    return told
+
+
+def table(found: Sequence[Row], systems: Sequence[str], reference: str, earlier: Earlier | None = None) -> str:
+    """Markdown. In brackets: time or cost as a multiple of the reference's; below 1 is faster than it. With an earlier
+    run of MegaFS, a last column has its medians, and in brackets what they are as a multiple of today's."""
+    heads = ["", "unit", *systems, *([f"{SUBJECT} at {earlier.commit}"] if earlier else [])]
     lines = [heads, ["-" * max(3, len(head)) for head in heads]]
     for row in found:
         cells = [METRICS[row.metric].what, METRICS[row.metric].unit]
@@ -57,6 +113,8 @@ def table(found: Sequence[Row], systems: Sequence[str], reference: str) -> str:
             if name in row.ratios and name != reference:
                 text += f" ({row.ratios[name]:.2f})"
             cells.append(text)
+        if earlier:
+            cells.append(before(row, earlier))
         lines.append(cells)
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
