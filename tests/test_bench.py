@@ -163,7 +163,7 @@ def test_mounts_are_seen_without_asking_who_serves_them(bench, tmp_path: Path) -
     assert systems.is_mounted(Path("/proc"))
 
 
-@pytest.mark.parametrize("program", ["run", "scale", "latency", "hosts"])
+@pytest.mark.parametrize("program", ["run", "scale", "latency", "hosts", "options"])
 def test_programs_explain_themselves(program: str) -> None:
     env = {**os.environ, "MEGAFS_VENV": sys.prefix}
     told = subprocess.run(
