@@ -63,6 +63,7 @@ log = logging.getLogger(__name__)
 
 SICK_S = 1.0  # before a loop goes on that met a sick disk
 READERS = 8  # tasks of pyfuse3 kept ready; starting one costs a request 10 µs (fuse.loop)
+ROOM_S = 1.0  # statfs may say what was a moment ago: all packs and hosts are looked at for it
 SWITCH_S = 0.0005  # a request never waits longer for a thread that computes in Python (fuse.loop); the default is 5 ms
 LOST = "the index failed, and it is not known which changes are lost: unmount and mount again"
 # Nearly nothing here is in a cycle; at 700 objects, as by default, collecting takes 2 % of an untar.
@@ -121,6 +122,7 @@ class Session:
             timeout_s=engine.settings.entry_timeout_s,
             space=self._space,
         )
+        self._room, self._room_until_s = (0, 0), 0.0
         self.locking = Locking(engine.paths.root.name, mountpoint, self.operations)
         if options.read_only:
             self.operations.read_only = "mounted read-only"
@@ -153,7 +155,10 @@ class Session:
     def _space(self) -> tuple[int, int]:
         if self.engine.cache.refusing:
             return self.engine.packs.stored_bytes(), 0
-        return self.engine.space.total_and_free(self.engine.packs.stored_bytes())
+        if trio.current_time() >= self._room_until_s:
+            self._room = self.engine.space.total_and_free(self.engine.packs.stored_bytes())
+            self._room_until_s = trio.current_time() + ROOM_S
+        return self._room
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until unmounted; then commit for the last time."""

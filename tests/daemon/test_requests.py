@@ -15,6 +15,7 @@ import trio
 from trio.testing import assert_no_checkpoints
 
 from megafs.config import KIB
+from megafs.daemon.run import ROOM_S, Session
 from megafs.model import ROOT_INO
 from tests.daemon.counting import put, synced
 from tests.security.rig import MODE, WHO, Drive, Rig
@@ -166,3 +167,20 @@ async def test_a_read_of_one_extent(tmp_path):
 def table(sql: str) -> str:
     words = sql.split()
     return words[1] if words[0] == "UPDATE" else words[words.index("FROM") + 1]
+
+
+async def test_df_looks_at_packs_and_hosts_once_a_second(autojump_clock):
+    """A file manager asks all the time. What refuses writes shows at once."""
+    asked: list[int] = []
+    engine = SimpleNamespace(
+        cache=SimpleNamespace(refusing=""),
+        packs=SimpleNamespace(stored_bytes=lambda: 7),
+        space=SimpleNamespace(total_and_free=lambda stored: asked.append(stored) or (100 + len(asked), 50)),
+    )
+    session = SimpleNamespace(engine=engine, _room=(0, 0), _room_until_s=0.0)
+    assert {Session._space(session) for _ in range(100)} == {(101, 50)}
+    engine.cache.refusing = "full"
+    assert Session._space(session) == (7, 0)
+    engine.cache.refusing = ""
+    await trio.sleep(ROOM_S)
+    assert Session._space(session) == (102, 50)
