@@ -254,6 +254,7 @@ class Cryfs(FuseSystem):
 
     def mount(self) -> None:
         env = {"CRYFS_FRONTEND": "noninteractive", "CRYFS_NO_UPDATE_CHECK": "true"}
+        env["CRYFS_LOCAL_STATE_DIR"] = str(self.home / "known")  # it remembers stores, and would refuse the next one
         command("cryfs", self.store, self.mountpoint, text=PASSPHRASE + "\n", env=env)
 
 
