@@ -21,6 +21,7 @@ from megafs.crypto.phrase import Phrase
 from megafs.crypto.recovery import RecoveryKey
 from megafs.crypto.slot import secret_from
 from megafs.crypto.ticket import TicketCode
+from megafs.daemon import memory
 from megafs.daemon.device import Device, new_state, note_device
 from megafs.daemon.epochs import note_epoch
 from megafs.daemon.hosts import Opener, connected
@@ -66,6 +67,7 @@ def attach_vault(
 
     Raises WrongKey, Usage, HostError, RolledBack, Unavailable; then nothing is left here."""
     process.harden()
+    memory.keep_apart()
     with new_state(paths, settings) as building:
         keyring = trio.run(bring, building, hosts, key, passphrase, settings, confirm, secrets, expected)
         keep(building, paths.root, keyring, secrets)
@@ -107,6 +109,8 @@ async def bring(
             device = _device(keyring, way, trust, device_id, recover.next_number(database, found))
             _keep_urls(Vault(database), named)
             recovery = key if isinstance(key, RecoveryKey) else None
+            database.connection.execute("PRAGMA shrink_memory")  # stretching the passphrase takes 256 MiB of its own
+            await trio.to_thread.run_sync(memory.give_back)
             slot = await trio.to_thread.run_sync(new_slots, device.body(), secret_from(passphrase), recovery)
             write_private(building.slot, slot)
             await epochs.announce(objects, way.epochs)  # before the claim: devices of former epochs cannot read it
