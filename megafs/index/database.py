@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -21,7 +21,7 @@ from megafs.config import WAL_CHECKPOINT_BYTES
 from megafs.errors import Corrupt, DamagedIndex, DiskError, MegaFSError, NoSpace
 from megafs.index.hints import set_aside
 from megafs.index.rows import Rows
-from megafs.index.schema import REPLICATED, VERSION, missing, statements
+from megafs.index.schema import REPLICATED, VERSION, missing_indices, missing_tables, statements
 from megafs.model import COUNTER_BITS
 from megafs.wiping import own, wipe
 
@@ -105,13 +105,14 @@ class Database:
         self._begin()
 
     def _add_missing(self) -> None:
-        """Tables of this device and indices that a newer program brought: an older one goes by them, so they need no
-        number."""
-        wanted = missing({name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema")})
-        if wanted:
-            with self.connection:
-                for statement in wanted:
-                    self.connection.execute(statement)
+        """What a newer program brought, and an older one goes by. Without indices it works, too: on a sick disk."""
+        there = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema")}
+        with self.connection:
+            for statement in missing_tables(there):
+                self.connection.execute(statement)
+        for statement in missing_indices(there):
+            with suppress(*SICK):
+                self.connection.execute(statement)
 
     def adopt(self, device: int, given_out: int = 0) -> None:
         """Hand out ids of this device from now on, none up to ``given_out``."""

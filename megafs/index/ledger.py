@@ -133,7 +133,7 @@ class Ledger:
 
     def since(self, n: int) -> tuple[int, int]:
         """(commit objects, bytes of changesets) of outbox rows after ``n``; all that is in no object counts as one."""
-        objects = self._execute("SELECT count(DISTINCT seq) FROM outbox INDEXED BY outbox_seq WHERE n > ?", (n,)).get
+        objects = self._execute("SELECT count(DISTINCT seq) FROM outbox WHERE n > ?", (n,)).get
         size = self._execute("SELECT coalesce(sum(length(changeset)), 0) FROM outbox WHERE n > ?", (n,)).get
         return int(objects), int(size)
 

@@ -296,13 +296,18 @@ LOCAL = {
 
 def statements() -> list[str]:
     """The DDL of a new index, in order."""
-    return [_create(name, columns) for name, columns in REPLICATED.items()] + missing(())
+    tables = [_create(name, columns) for name, columns in REPLICATED.items()]
+    return tables + missing_tables(()) + missing_indices(())
 
 
-def missing(there: Collection[str]) -> list[str]:
-    """The DDL of this device's tables, and of the indices of all, that are not ``there``, by name."""
-    tables = [_create(name, columns) for name, columns in LOCAL.items() if name not in there]
-    return tables + [f"CREATE INDEX {name} ON {what}" for name, what in INDICES.items() if name not in there]
+def missing_tables(there: Collection[str]) -> list[str]:
+    """The DDL of this device's tables that are not ``there``, by name."""
+    return [_create(name, columns) for name, columns in LOCAL.items() if name not in there]
+
+
+def missing_indices(there: Collection[str]) -> list[str]:
+    """The same of the indices of all tables."""
+    return [f"CREATE INDEX {name} ON {what}" for name, what in INDICES.items() if name not in there]
 
 
 def _create(name: str, columns: str) -> str:

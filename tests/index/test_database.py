@@ -392,3 +392,27 @@ def test_an_index_of_an_older_program_gets_what_it_lacks(path):
     inodes.set_links(ino, 0, 1)
     assert inodes.unlinked() == [ino]
     database.close()
+
+
+def test_a_damaged_index_of_an_older_program_opens_without_what_cannot_be_added(path):
+    """The page that a new index would read is bad: what reads others goes on, and what mends the vault can begin."""
+    older = created(path)
+    make(older, b"name")
+    older.connection.execute("DROP INDEX outbox_seq; DROP INDEX inode_unlinked")
+    older.connection.execute("INSERT INTO outbox (changeset, pack, made_s, seq) VALUES (zeroblob(400000), 0, 0, 7)")
+    older.commit(0)
+    older.close()
+    with open(path, "r+b") as file:  # nearly all of it are pages behind that row's first
+        file.seek(os.stat(path).st_size // 2 // PAGE_BYTES * PAGE_BYTES + 1000)
+        file.write(b"rot" * 10)
+    database = reopened(path)
+    there = {name for (name,) in database.connection.execute("SELECT name FROM sqlite_schema")}
+    assert "inode_unlinked" in there
+    assert "outbox_seq" not in there
+    assert Inodes(database).lookup(ROOT_INO, b"name") is not None
+    make(database, b"more")
+    database.commit(0)
+    database.close()
+    again = reopened(path)
+    assert Inodes(again).lookup(ROOT_INO, b"more") is not None
+    again.close()
