@@ -37,39 +37,29 @@ def answers(
     handler: Callable[Concatenate[Self, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[Self, P], Coroutine[Any, Any, R]]:
     """Every error of ours becomes its errno; a bug becomes EIO and a traceback in the log."""
-
-    name = handler.__name__
-
-    async def answering(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        gate = self.gate
-        gate.passed += 1
-        try:
-            if gate.state is not OPEN and not await gate.admit(name, args):
-                return nothing()  # type: ignore[return-value]  # of statfs; fsync's is not looked at
-            return await handler(self, *args, **kwargs)
-        except FUSEError:
-            raise
-        except Exception as error:
-            raise FUSEError(_code(self, name, error)) from error
-
-    functools.update_wrapper(answering, handler)
-    return answering
+    return _answering(handler, waits=True)
 
 
 def answers_at_once(
     handler: Callable[Concatenate[Self, P], R],
 ) -> Callable[Concatenate[Self, P], Coroutine[Any, Any, R]]:
     """The same for a handler that never waits: one coroutine for each request less."""
+    return _answering(handler, waits=False)
 
+
+def _answering(
+    handler: Callable[Concatenate[Self, P], Any], *, waits: bool
+) -> Callable[Concatenate[Self, P], Coroutine[Any, Any, Any]]:
     name = handler.__name__
 
-    async def answering(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def answering(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> object:
         gate = self.gate
         gate.passed += 1
         try:
             if gate.state is not OPEN and not await gate.admit(name, args):
-                return nothing()  # type: ignore[return-value]  # of statfs
-            return handler(self, *args, **kwargs)
+                return nothing()  # of statfs; fsync's is not looked at
+            answer = handler(self, *args, **kwargs)
+            return await answer if waits else answer
         except FUSEError:
             raise
         except Exception as error:
