@@ -268,12 +268,12 @@ class Content:
         self._note_read(ino, start, stop)
         while True:
             rows = self._extents.covering(ino, start, stop)
-            if len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1] and ino not in self._pending.nodes:
-                low, _, chunk, skip = rows[0]
-                plain = self._look(chunk)
-                if isinstance(plain, bytes):  # most are: a small file, or a chunk that was read ahead
-                    return _part(plain, skip + start - low, stop - start)
             try:
+                if len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1] and ino not in self._pending.nodes:
+                    low, _, chunk, skip = rows[0]
+                    found = self._look(chunk)  # most often it is there: a small file, or a chunk that was read ahead
+                    plain = found if isinstance(found, bytes) else (await self.reader.chunks([found]))[chunk]
+                    return _part(plain, skip + start - low, stop - start)
                 return await self._found(ino, start, stop, rows)
             except (Corrupt, Unavailable):
                 # Overwritten while we waited, and what we went for is collected by now: look again.
@@ -284,9 +284,6 @@ class Content:
         if ino in self._pending.nodes:
             return await self._overlaid(ino, start, stop, rows)
         plains = await self._plains([row[2] for row in rows])
-        if len(rows) == 1 and rows[0][0] <= start and stop <= rows[0][1]:
-            low, _, chunk, skip = rows[0]
-            return _part(plains[chunk], skip + start - low, stop - start)
         parts: list[bytes | memoryview] = []
         at = start
         for low, high, chunk, skip in rows:

@@ -51,9 +51,7 @@ class Inodes:
 
     def update(self, new: Attributes) -> None:
         """The attributes but ``size`` and ``stored``, which follow the content."""
-        known = self._rows.get(new.ino)
-        if known is not None:
-            self._rows.put(Attributes._make(new[:6] + known[6:8] + new[8:]))
+        self._rows.change(new.ino, lambda known: Attributes._make(new[:6] + known[6:8] + new[8:]))
 
     def set_size(self, ino: Ino, size: int) -> None:
         """truncate(2)."""
